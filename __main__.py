@@ -1,0 +1,25 @@
+"""The program behind every stack: the central Supabase data plane, or one cell of the projects attached to it."""
+
+import pulumi
+
+from components.cell import Cell, CellArgs
+from components.central import SupabaseCentral, SupabaseCentralArgs
+from components.platform import export_platform, read_platform
+from components.projects import load_projects
+from components.settings import CellSettings, checkout, load_settings
+
+settings = load_settings()
+projects = load_projects(
+    checkout(),
+    settings.environment,
+    lease_ttl_maximum=settings.lease_ttl_maximum,
+    cell_size=settings.cell_size,
+)
+
+if isinstance(settings, CellSettings):
+    tenants = [project for project in projects if project.cell == settings.cell]
+    cell = Cell(settings.cell, CellArgs(platform=read_platform(settings.central_stack), projects=tenants))
+    pulumi.export("tenants", cell.tenants)
+else:
+    central = SupabaseCentral("supabase", SupabaseCentralArgs.from_settings(settings, pulumi.Config()))
+    export_platform(central)

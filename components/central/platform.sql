@@ -1,0 +1,409 @@
+-- What the central database has to have before a tenant can be attached, beyond what a provider resource can say.
+--
+-- Run by the central stack, as a superuser, in one transaction, whenever this file changes; may be run any number of
+-- times. It works on an empty PostgreSQL 15 to 18 and on the official Supabase image, where most of the roles and
+-- functions of the first part are there already and are left as they are.
+--
+--   1  Supabase's base roles and schemas, where they are missing
+--   2  the schema data_plane: nothing in it is served or granted to the public
+--   3  exposure: PostgREST's pre-config function, and the notification that makes PostgREST read it again
+--   4  walls: row-level security on new tables; no foreign grantee on a tenant's schema; no dropped tenant schema
+--   5  leases: the only functions by which logins come and go
+--   6  the other databases of the cluster are closed to leases
+
+-- 1 -------------------------------------------------------------------------------------------------------------------
+
+do $$
+declare
+    wanted record;
+begin
+    -- The attributes are those of supabase/postgres; the authenticator's password is set by whoever runs PostgREST.
+    for wanted in
+        select * from (values
+            ('anon', 'nologin noinherit'),
+            ('authenticated', 'nologin noinherit'),
+            ('service_role', 'nologin noinherit bypassrls'),
+            ('authenticator', 'login noinherit'),
+            ('data_plane_tenant', 'nologin noinherit'),
+            ('openbao_lease_issuer', 'nologin noinherit')
+        ) as roles (name, attributes)
+    loop
+        if not exists (select from pg_catalog.pg_roles where rolname = wanted.name) then
+            execute format('create role %I %s', wanted.name, wanted.attributes);
+        end if;
+    end loop;
+end
+$$;
+
+grant anon, authenticated, service_role to authenticator;
+
+create schema if not exists auth;
+create schema if not exists extensions;
+grant usage on schema auth, extensions to anon, authenticated, service_role;
+
+-- data_plane_tenant is what the owners and service roles of all tenants may use of the platform: never a table's rows.
+comment on role data_plane_tenant is 'platform objects that every tenant''s owner and service role may refer to';
+grant usage on schema auth, extensions to data_plane_tenant;
+
+do $$
+begin
+    -- Supabase's helpers read what PostgREST sets for a request. On the official image Auth has made them.
+    if to_regprocedure('auth.jwt()') is null then
+        create function auth.jwt() returns jsonb language sql stable as $f$
+            select coalesce(
+                nullif(current_setting('request.jwt.claim', true), ''),
+                nullif(current_setting('request.jwt.claims', true), '')
+            )::jsonb
+        $f$;
+    end if;
+    if to_regprocedure('auth.uid()') is null then
+        create function auth.uid() returns uuid language sql stable as $f$
+            select nullif(auth.jwt() ->> 'sub', '')::uuid
+        $f$;
+    end if;
+    if to_regprocedure('auth.role()') is null then
+        create function auth.role() returns text language sql stable as $f$
+            select auth.jwt() ->> 'role'
+        $f$;
+    end if;
+    if to_regprocedure('auth.email()') is null then
+        create function auth.email() returns text language sql stable as $f$
+            select auth.jwt() ->> 'email'
+        $f$;
+    end if;
+    -- Projects commonly point a foreign key at a user; that takes REFERENCES on the key and nothing more.
+    if to_regclass('auth.users') is not null then
+        grant references (id) on auth.users to data_plane_tenant;
+    end if;
+end
+$$;
+
+-- 2 -------------------------------------------------------------------------------------------------------------------
+
+create schema if not exists data_plane;
+revoke all on schema data_plane from public;
+grant usage on schema data_plane to authenticator, openbao_lease_issuer;
+
+-- A tenant is its schema: proj_<slug>, owned by proj_<slug>_owner. Returns the schema that a role belongs to, or null.
+create or replace function data_plane.tenant_of(role_name text) returns text
+language sql stable
+set search_path = ''
+as $$
+    select n.nspname
+    from pg_catalog.pg_namespace n
+    where n.nspname = (pg_catalog.regexp_match(
+            role_name, '^(proj_[a-z0-9_]+)_(?:owner|service_role|authenticated|anon)$'))[1]
+        and pg_catalog.pg_get_userbyid(n.nspowner) = n.nspname || '_owner'
+$$;
+
+-- 3 -------------------------------------------------------------------------------------------------------------------
+
+-- PGRST_DB_PRE_CONFIG. The base schemas come first because PostgREST serves the first one when a request names none;
+-- a tenant is listed exactly when the authenticator itself, not a role it is a member of, has USAGE on its schema.
+create or replace function data_plane.pre_config() returns void
+language sql
+set search_path = ''
+as $$
+    select pg_catalog.set_config('pgrst.db_schemas', pg_catalog.string_agg(served.name, ',' order by served.rank, served.name), true)
+    from (
+        select n.nspname::text as name, base.rank
+        from pg_catalog.unnest(array['public', 'storage', 'graphql_public']) with ordinality as base (name, rank)
+        join pg_catalog.pg_namespace n on n.nspname = base.name
+        union all
+        select n.nspname::text, 100
+        from pg_catalog.pg_namespace n
+        cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
+        where n.nspname like 'proj\_%'
+            and acl.grantee = 'authenticator'::pg_catalog.regrole
+            and acl.privilege_type = 'USAGE'
+    ) as served
+$$;
+
+create or replace function data_plane.notify_postgrest() returns event_trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+    -- The first makes PostgREST run the pre-config function again, the second makes it look at the schemas.
+    perform pg_catalog.pg_notify('pgrst', 'reload config'), pg_catalog.pg_notify('pgrst', 'reload schema');
+end
+$$;
+
+drop event trigger if exists data_plane_notify_ddl;
+create event trigger data_plane_notify_ddl on ddl_command_end
+    when tag in (
+        'GRANT', 'REVOKE', 'COMMENT',
+        'CREATE SCHEMA', 'ALTER SCHEMA',
+        'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE',
+        'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE',
+        'CREATE VIEW', 'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW',
+        'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE PROCEDURE', 'ALTER PROCEDURE',
+        'CREATE TRIGGER', 'CREATE TYPE', 'ALTER TYPE', 'CREATE RULE'
+    )
+    execute function data_plane.notify_postgrest();
+
+drop event trigger if exists data_plane_notify_drop;
+create event trigger data_plane_notify_drop on sql_drop
+    when tag in (
+        'DROP SCHEMA', 'DROP TABLE', 'DROP FOREIGN TABLE', 'DROP VIEW', 'DROP MATERIALIZED VIEW', 'ALTER TABLE',
+        'DROP FUNCTION', 'DROP PROCEDURE', 'DROP TRIGGER', 'DROP TYPE', 'DROP RULE'
+    )
+    execute function data_plane.notify_postgrest();
+
+-- 4 -------------------------------------------------------------------------------------------------------------------
+
+-- A table that somebody forgets to protect shows no row to anybody but its owner.
+create or replace function data_plane.enable_row_level_security() returns event_trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+    created record;
+begin
+    for created in
+        select ddl.objid, ddl.object_identity
+        from pg_catalog.pg_event_trigger_ddl_commands() as ddl
+        join pg_catalog.pg_class c on c.oid = ddl.objid
+        where ddl.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            and c.relkind in ('r', 'p')
+            and not c.relrowsecurity
+            and ddl.schema_name like 'proj\_%'
+    loop
+        execute pg_catalog.format('alter table %s enable row level security', created.objid::pg_catalog.regclass);
+    end loop;
+end
+$$;
+
+drop event trigger if exists data_plane_row_level_security;
+create event trigger data_plane_row_level_security on ddl_command_end
+    when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
+    execute function data_plane.enable_row_level_security();
+
+-- Migrations written for a Supabase of one's own say `grant … to authenticated`. On a tenant's schema that would let
+-- every other tenant in, so a tenant cannot give anything of its schema to a role that is not its own.
+create or replace function data_plane.refuse_foreign_grantees() returns event_trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+    foreigner record;
+begin
+    for foreigner in
+        select n.nspname, acl.privilege_type,
+            case acl.grantee when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(acl.grantee)::text end as grantee
+        from pg_catalog.pg_namespace n
+        cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
+        where n.nspname like 'proj\_%'
+            and n.nspowner = current_user::pg_catalog.regrole
+    loop
+        if foreigner.grantee <> 'authenticator'
+            and data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
+            raise exception '% on schema % cannot be granted to %',
+                foreigner.privilege_type, foreigner.nspname, foreigner.grantee
+                using errcode = 'insufficient_privilege',
+                    hint = pg_catalog.format('Grant to %1$s_anon, %1$s_authenticated or %1$s_service_role.', foreigner.nspname);
+        end if;
+    end loop;
+end
+$$;
+-- The owner of a schema runs this in its own name; it needs to reach the function that the check calls.
+grant usage on schema data_plane to data_plane_tenant;
+
+drop event trigger if exists data_plane_tenant_grants;
+create event trigger data_plane_tenant_grants on ddl_command_end
+    when tag in ('GRANT')
+    execute function data_plane.refuse_foreign_grantees();
+
+-- A schema's owner may drop it, in PostgreSQL. Here a tenant's schema outlives every mistake made with a lease.
+create or replace function data_plane.refuse_tenant_schema_drop() returns event_trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+    dropped record;
+begin
+    if (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
+        return;
+    end if;
+    for dropped in
+        select object_name from pg_catalog.pg_event_trigger_dropped_objects()
+        where object_type = 'schema' and object_name like 'proj\_%'
+    loop
+        raise exception 'schema % belongs to the data plane and cannot be dropped with a lease', dropped.object_name
+            using errcode = 'insufficient_privilege', hint = 'Drop the objects in it instead.';
+    end loop;
+end
+$$;
+
+drop event trigger if exists data_plane_tenant_schemas;
+create event trigger data_plane_tenant_schemas on sql_drop
+    when tag in ('DROP SCHEMA', 'DROP OWNED')
+    execute function data_plane.refuse_tenant_schema_drop();
+
+-- 5 -------------------------------------------------------------------------------------------------------------------
+-- OpenBao's login holds EXECUTE on issue_lease, renew_lease and revoke_lease and nothing else. (Before PostgreSQL 16
+-- CREATEROLE is close to superuser, so it is not given.) Everything below refuses a name that is not a lease's.
+
+-- The parts that need a superuser. The membership lets the issuer finish the login below; seal_login takes it back.
+create or replace function data_plane.create_login(login text, verifier text, expires timestamptz, tenant_role text)
+returns void
+language plpgsql security definer
+set search_path = ''
+as $$
+declare
+    tenant_schema text := data_plane.tenant_of(tenant_role);
+    setting text;
+begin
+    if login !~ '^lease_[A-Za-z0-9_]+$' or octet_length(login) > 63 then
+        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
+    end if;
+    if tenant_schema is null then
+        raise exception 'not a role of an attached tenant: %', tenant_role using errcode = 'invalid_parameter_value';
+    end if;
+    execute pg_catalog.format(
+        'create role %I login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls'
+        ' connection limit %s password %L valid until %L in role %I role openbao_lease_issuer',
+        login,
+        (select rolconnlimit from pg_catalog.pg_roles where rolname = tenant_role),
+        verifier, expires, tenant_role);
+    -- What stands in \drds for the tenant's role holds for its leases too.
+    for setting in
+        select pg_catalog.unnest(s.setconfig)
+        from pg_catalog.pg_db_role_setting s
+        where s.setrole = tenant_role::pg_catalog.regrole and s.setdatabase = 0
+    loop
+        if pg_catalog.split_part(setting, '=', 1) = 'search_path' then
+            -- A list: quoting it as one literal would make it one strange name.
+            execute pg_catalog.format('alter role %I set search_path to %s', login,
+                pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1));
+        else
+            execute pg_catalog.format('alter role %I set %I to %L', login,
+                pg_catalog.split_part(setting, '=', 1), pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1));
+        end if;
+    end loop;
+    perform data_plane.end_orphaned_sessions();
+end
+$$;
+
+create or replace function data_plane.seal_login(login text) returns void
+language plpgsql security definer
+set search_path = ''
+as $$
+begin
+    execute pg_catalog.format('revoke %I from openbao_lease_issuer', login);
+end
+$$;
+
+-- A session that got in while its role was being dropped would go on as the tenant's role. The next lease that comes
+-- or goes ends it.
+create or replace function data_plane.end_orphaned_sessions() returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+    perform pg_catalog.pg_terminate_backend(a.pid)
+    from pg_catalog.pg_stat_activity a
+    where a.usesysid is not null
+        and a.backend_type = 'client backend'
+        and not exists (select from pg_catalog.pg_authid r where r.oid = a.usesysid);
+end
+$$;
+
+-- A lease: a login that starts as the tenant's role (so what it makes belongs to the tenant and stays) and inherits
+-- nothing, so that `set role none` leaves it with less, not more.
+create or replace function data_plane.issue_lease(login text, verifier text, expires timestamptz, tenant_role text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+    perform data_plane.create_login(login, verifier, expires, tenant_role);
+    -- `alter role … set role` is refused inside a security definer function, but a login may do it for itself.
+    execute pg_catalog.format('set local role %I', login);
+    execute pg_catalog.format('alter role %I set role to %L', login, tenant_role);
+    set local role none;
+    perform data_plane.seal_login(login);
+end
+$$;
+
+create or replace function data_plane.renew_lease(login text, expires timestamptz) returns void
+language plpgsql security definer
+set search_path = ''
+as $$
+begin
+    if login !~ '^lease_[A-Za-z0-9_]+$' then
+        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
+    end if;
+    execute pg_catalog.format('alter role %I valid until %L', login, expires);
+end
+$$;
+
+-- Ends a lease's sessions and drops its login. What its sessions made as the tenant's role is the tenant's already;
+-- what they made for the login itself (`set role none`: large objects, default privileges) goes to the tenant's owner
+-- or is dropped with it, so that nothing escapes and nothing can hold up the revocation.
+create or replace function data_plane.revoke_lease(login text) returns void
+language plpgsql security definer
+set search_path = ''
+as $$
+declare
+    tenant_role text;
+begin
+    if login !~ '^lease_[A-Za-z0-9_]+$' then
+        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
+    end if;
+    if not exists (select from pg_catalog.pg_roles where rolname = login) then
+        return;
+    end if;
+    select pg_catalog.pg_get_userbyid(m.roleid) into tenant_role
+    from pg_catalog.pg_auth_members m
+    where m.member = login::pg_catalog.regrole
+    limit 1;
+
+    execute pg_catalog.format('alter role %I nologin password null', login);
+    perform pg_catalog.pg_terminate_backend(a.pid, 5000)
+    from pg_catalog.pg_stat_activity a
+    where a.usename = login;
+    perform data_plane.end_orphaned_sessions();
+
+    if data_plane.tenant_of(tenant_role) is not null then
+        execute pg_catalog.format('reassign owned by %I to %I', login, data_plane.tenant_of(tenant_role) || '_owner');
+    end if;
+    execute pg_catalog.format('drop owned by %I', login);
+    begin
+        execute pg_catalog.format('drop role %I', login);
+    exception when dependent_objects_still_exist then
+        -- Something of it in another database, which part 6 is there to prevent. It can do nothing any more; say so.
+        if tenant_role is not null then
+            execute pg_catalog.format('revoke %I from %I', tenant_role, login);
+        end if;
+        raise warning 'lease % is revoked, but its login is still needed by objects in another database', login;
+    end;
+end
+$$;
+
+revoke all on all functions in schema data_plane from public;
+grant execute on function data_plane.pre_config() to authenticator;
+grant execute on function data_plane.tenant_of(text) to data_plane_tenant;
+grant execute on function
+    data_plane.create_login(text, text, timestamptz, text),
+    data_plane.seal_login(text),
+    data_plane.issue_lease(text, text, timestamptz, text),
+    data_plane.renew_lease(text, timestamptz),
+    data_plane.revoke_lease(text)
+    to openbao_lease_issuer;
+
+-- 6 -------------------------------------------------------------------------------------------------------------------
+
+-- A lease that could connect elsewhere could own something there, which would hold up its revocation. Supabase's own
+-- services reach their other databases as supabase_admin, a superuser, and owners keep their access.
+do $$
+declare
+    other record;
+begin
+    for other in
+        select datname from pg_catalog.pg_database where datname <> current_database() and datallowconn
+    loop
+        execute format('revoke connect, temporary on database %I from public', other.datname);
+    end loop;
+end
+$$;

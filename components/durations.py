@@ -1,0 +1,37 @@
+"""Durations as people write them (``90s``, ``15m``, ``24h``, ``7d``), kept as whole seconds."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+__all__ = ["Duration", "format_duration", "parse_duration"]
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PATTERN = r"^[1-9][0-9]{0,8}[smhd]$"
+
+
+def parse_duration(text: object) -> int:
+    """Seconds of a duration.
+
+    Raises:
+        ValueError: if it is not a whole number with one of the units s, m, h, d.
+    """
+    if isinstance(text, str) and re.fullmatch(_PATTERN.strip("^$"), text):
+        return int(text[:-1]) * _SECONDS[text[-1]]
+    raise ValueError("a whole number with its unit: s, m, h or d, e.g. 15m")
+
+
+def format_duration(seconds: int) -> str:
+    """The shortest way to write it: 900 is ``15m``."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds // _SECONDS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=_PATTERN)]),
+]
+"""A pydantic field that reads ``15m`` and holds 900."""

@@ -1,0 +1,339 @@
+"""The projects of an environment: one YAML file each under ``stacks/<environment>/projects/``.
+
+This module reads and checks them. Checks that concern one file are pydantic's; those that concern all of them
+(two projects with one name, a cell that is full) are in :func:`load_projects`. Every problem of every file is
+reported at once, before any resource is declared.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from components.access import FractalOpsRole
+from components.durations import Duration, format_duration
+from components.naming import IDENTIFIER_MAX_BYTES, SLUG_PATTERN, TenantNames
+from components.problems import ConfigurationError, Problem
+
+__all__ = [
+    "Lifecycle",
+    "Limits",
+    "ManagedService",
+    "Project",
+    "find_project_file",
+    "load_projects",
+    "project_folder",
+    "project_json_schema",
+]
+
+_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,126}$"
+_CELL_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
+_FILE_MAX_BYTES: Final = 64 * 1024
+
+Subject = Annotated[str, Field(pattern=_NAME_PATTERN)]
+
+
+class ManagedService(StrEnum):
+    """The services of the central Supabase that a project can be given."""
+
+    POSTGRES = "postgres"
+    AUTH = "auth"
+    STORAGE = "storage"
+
+
+class Lifecycle(StrEnum):
+    """Whether a project may use its slice now. Its data is kept either way."""
+
+    ATTACHED = "attached"
+    DETACHED = "detached"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Limits(_Strict):
+    """What one project may take of the shared database."""
+
+    lease_ttl: Annotated[Duration, Field(ge=5, description="How long a lease lasts before it is renewed.")] = 3600
+    lease_max_ttl: Annotated[
+        Duration, Field(ge=5, description="How long a lease lasts at most, renewals included.")
+    ] = 12 * 3600
+    connection_limit: Annotated[
+        int, Field(ge=1, le=200, strict=True, description="Connections that one lease may hold open at a time.")
+    ] = 10
+    statement_timeout: Annotated[
+        Duration, Field(le=3600, description="A statement that runs longer is cancelled, unless the session sets more.")
+    ] = 30
+
+    @model_validator(mode="after")
+    def _max_covers_ttl(self) -> "Limits":
+        if self.lease_max_ttl < self.lease_ttl:
+            raise PydanticCustomError(
+                "at_field",
+                "at least limits.lease_ttl, which is {ttl}",
+                {
+                    "field": "lease_max_ttl",
+                    "found": format_duration(self.lease_max_ttl),
+                    "ttl": format_duration(self.lease_ttl),
+                },
+            )
+        return self
+
+
+class Project(_Strict):
+    """A project that attaches a slice of the central Supabase."""
+
+    slug: Annotated[
+        str,
+        Field(pattern=SLUG_PATTERN, description="The project's name in every path, schema and role. Never changes."),
+    ]
+    display_name: Annotated[str, Field(min_length=1, max_length=80, description="The name shown to people.")]
+    cell: Annotated[str, Field(pattern=_CELL_PATTERN, description="The cell (a Pulumi stack) that holds the tenant.")]
+    owners: Annotated[
+        list[Subject], Field(min_length=1, description="People with the role project_owner, by their login name.")
+    ]
+    users: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Further people, by FractalOps role.")] = {}
+    teams: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Teams, by FractalOps role.")] = {}
+    managed_services: Annotated[
+        list[ManagedService], Field(min_length=1, description="The services that the project requires.")
+    ] = [ManagedService.POSTGRES]
+    limits: Limits = Limits()
+    exposed: Annotated[
+        bool, Field(strict=True, description="Whether the schema is served through the API gateway.")
+    ] = True
+    lifecycle: Annotated[
+        Lifecycle, Field(description="`detached` takes away all access and leases and keeps the data.")
+    ] = Lifecycle.ATTACHED
+
+    @field_validator("owners", "managed_services")
+    @classmethod
+    def _no_repeats(cls, values: list[str]) -> list[str]:
+        repeated = sorted({str(value) for value in values if values.count(value) > 1})
+        if repeated:
+            raise ValueError(f"each entry once; repeated: {', '.join(repeated)}")
+        return values
+
+    @field_validator("users", "teams")
+    @classmethod
+    def _no_repeats_in_a_role(cls, roles: dict[FractalOpsRole, list[str]]) -> dict[FractalOpsRole, list[str]]:
+        for role, names in roles.items():
+            repeated = sorted({name for name in names if names.count(name) > 1})
+            if repeated:
+                raise ValueError(f"each name once in {role}; repeated: {', '.join(repeated)}")
+        return roles
+
+    @field_validator("managed_services")
+    @classmethod
+    def _postgres_is_included(cls, services: list[ManagedService]) -> list[ManagedService]:
+        if ManagedService.POSTGRES not in services:
+            raise ValueError("`postgres` among them: auth and storage keep their rules in the project's schema")
+        return services
+
+    @property
+    def names(self) -> TenantNames:
+        """The names of the tenant's objects."""
+        return TenantNames(self.slug)
+
+    def members(self, kind: Literal["users", "teams"]) -> Iterator[tuple[FractalOpsRole, str]]:
+        """Every person or team of the project, with the role that it has; owners are users."""
+        if kind == "users":
+            yield from ((FractalOpsRole.PROJECT_OWNER, owner) for owner in self.owners)
+        by_role: dict[FractalOpsRole, list[str]] = getattr(self, kind)
+        yield from ((role, name) for role, names in by_role.items() for name in names)
+
+
+def project_json_schema() -> dict[str, Any]:
+    """The JSON Schema of a project file, for editors and other tools."""
+    schema = Project.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def project_folder(root: Path, environment: str) -> Path:
+    """Where an environment's projects lie."""
+    return root / "stacks" / environment / "projects"
+
+
+def find_project_file(root: Path, environment: str, slug: str) -> Path:
+    """The file of a project; its stem is its slug."""
+    return project_folder(root, environment) / f"{slug}.yaml"
+
+
+def load_projects(
+    root: Path, environment: str, *, lease_ttl_maximum: int | None = None, cell_size: int | None = None
+) -> list[Project]:
+    """All projects of an environment, by slug.
+
+    Args:
+        root: the checkout.
+        environment: name of the folder under ``stacks/``.
+        lease_ttl_maximum: seconds; longer leases are a problem.
+        cell_size: projects a cell may hold.
+
+    Raises:
+        ConfigurationError: with every problem of every file.
+    """
+    folder = project_folder(root, environment)
+    if not folder.is_dir():
+        place = _shown(folder, root)
+        raise ConfigurationError([Problem(place, 0, "environment", "no such folder", "a folder of project files")])
+    problems: list[Problem] = []
+    loaded: list[_Loaded] = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in {".yaml", ".yml"}:
+            continue
+        item = _load(path, _shown(path, root), problems)
+        if item is not None:
+            loaded.append(item)
+    problems.extend(_clashes(loaded))
+    problems.extend(_excesses(loaded, lease_ttl_maximum, cell_size))
+    if problems:
+        raise ConfigurationError(problems)
+    return sorted((item.project for item in loaded), key=lambda project: project.slug)
+
+
+class _Loaded:
+    """A file that is valid in itself, and where its fields stand."""
+
+    def __init__(self, file: str, document: CommentedMap, project: Project) -> None:
+        self.file = file
+        self.document = document
+        self.project = project
+
+    def problem(self, field: str, found: str, expected: str) -> Problem:
+        return Problem(self.file, _line(self.document, tuple(field.split("."))), field, found, expected)
+
+
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
+    document = _parse(path, file, problems)
+    if document is None:
+        return None
+    try:
+        project = Project.model_validate(document)
+    except ValidationError as error:
+        problems.extend(_from_pydantic(error, document, file))
+        return None
+    item = _Loaded(file, document, project)
+    if path.stem != project.slug:
+        problems.append(item.problem("slug", repr(project.slug), f"the file's name, {path.stem!r}, or the file renamed"))
+    if path.suffix != ".yaml":
+        problems.append(Problem(file, 0, "file name", repr(path.name), repr(f"{path.stem}.yaml")))
+    return item
+
+
+def _parse(path: Path, file: str, problems: list[Problem]) -> CommentedMap | None:
+    yaml = YAML(typ="rt")
+    try:
+        size = path.stat().st_size
+        if size > _FILE_MAX_BYTES:
+            problems.append(Problem(file, 0, "file", f"{size} bytes", f"at most {_FILE_MAX_BYTES} bytes"))
+            return None
+        document = yaml.load(path.read_text(encoding="utf-8"))
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        key = (error.problem or "").partition('"')[2].partition('"')[0]
+        problems.append(Problem(file, line, key or "key", "it a second time", "each key once"))
+        return None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        problems.append(Problem(file, line, "YAML", error.problem or "a syntax error", "well-formed YAML"))
+        return None
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        problems.append(Problem(file, 0, "YAML", " ".join(str(error).split()), "well-formed YAML in UTF-8"))
+        return None
+    except OSError as error:
+        problems.append(Problem(file, 0, "file", error.strerror or str(error), "a readable file"))
+        return None
+    if not isinstance(document, CommentedMap):
+        found = "an empty file" if document is None else f"a {type(document).__name__}"
+        problems.append(Problem(file, 1, "document", found, "a mapping that starts with `slug:`"))
+        return None
+    return document
+
+
+def _from_pydantic(error: ValidationError, document: CommentedMap, file: str) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        path = tuple(part for part in detail["loc"] if part != "[key]")
+        context = detail.get("ctx", {})
+        found = repr(detail["input"])
+        match detail["type"]:
+            case "missing":
+                found, expected = "nothing", "this field"
+            case "extra_forbidden":
+                found, expected = "an unknown key", f"one of: {', '.join(_known_keys(path[:-1]))}"
+            case "at_field":
+                path, found, expected = (*path, context["field"]), context["found"], detail["msg"]
+            case "string_pattern_mismatch":
+                expected = f"a match of {context['pattern']}"
+            case "value_error":
+                expected = str(context["error"])
+            case _:
+                expected = detail["msg"][:1].lower() + detail["msg"][1:]
+        field = ".".join(str(part) for part in path) or "document"
+        yield Problem(file, _line(document, path), field, _clip(found), expected)
+
+
+def _known_keys(path: tuple[int | str, ...]) -> Sequence[str]:
+    return sorted(Limits.model_fields if path == ("limits",) else Project.model_fields)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _line(document: Any, path: tuple[int | str, ...]) -> int:
+    """The 1-based line of a field, or of the nearest thing around it that is in the file."""
+    line, node = 1, document
+    for part in path:
+        try:
+            if isinstance(node, CommentedMap) and part in node:
+                line = node.lc.key(part)[0] + 1
+            elif isinstance(node, CommentedSeq) and isinstance(part, int):
+                line = node.lc.item(part)[0] + 1
+            else:
+                break
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            break
+    return line
+
+
+def _clashes(loaded: list[_Loaded]) -> Iterator[Problem]:
+    taken: dict[str, _Loaded] = {}
+    for item in loaded:
+        for identifier in item.project.names.identifiers():
+            if len(identifier.encode()) > IDENTIFIER_MAX_BYTES:
+                yield item.problem("slug", repr(item.project.slug), f"a shorter one: {identifier} is too long")
+        schema = item.project.names.schema
+        if schema in taken:
+            expected = f"another slug: {taken[schema].file} already has the schema {schema}"
+            yield item.problem("slug", repr(item.project.slug), expected)
+        else:
+            taken[schema] = item
+
+
+def _excesses(loaded: list[_Loaded], lease_ttl_maximum: int | None, cell_size: int | None) -> Iterator[Problem]:
+    cells: defaultdict[str, list[_Loaded]] = defaultdict(list)
+    for item in loaded:
+        cells[item.project.cell].append(item)
+        for field in ("lease_ttl", "lease_max_ttl"):
+            seconds: int = getattr(item.project.limits, field)
+            if lease_ttl_maximum is not None and seconds > lease_ttl_maximum:
+                expected = f"at most {format_duration(lease_ttl_maximum)} (the stack's leaseTtlMaximum)"
+                yield item.problem(f"limits.{field}", format_duration(seconds), expected)
+    for cell, items in cells.items():
+        for item in items[cell_size:] if cell_size is not None else ():
+            expected = f"another cell: this one has its {cell_size} projects (the stack's cellSize)"
+            yield item.problem("cell", repr(cell), expected)

@@ -1,0 +1,151 @@
+"""What a stack's configuration says, validated before any resource is declared.
+
+The names and defaults are documented in ``Pulumi.yaml``; a central stack further has the objects ``database``,
+``openbao``, ``login`` and the secret ``databaseAdminPassword``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pulumi
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from components.durations import Duration
+from components.problems import ConfigurationError, Problem
+
+__all__ = [
+    "CellSettings",
+    "CentralSettings",
+    "DatabaseSettings",
+    "LoginSettings",
+    "OpenBaoSettings",
+    "load_settings",
+]
+
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+_Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class DatabaseSettings(_Strict):
+    """How the central PostgreSQL is reached, by this program, by OpenBao and by leases."""
+
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    port: Annotated[int, Field(ge=1, le=65535)] = 5432
+    name: Annotated[str, Field(min_length=1, max_length=63)] = "postgres"
+    admin_user: Annotated[str, Field(min_length=1, max_length=63)] = "supabase_admin"
+    """A superuser: event triggers need one. The official image's is ``supabase_admin``."""
+    sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = "require"
+
+
+class OpenBaoSettings(_Strict):
+    """How OpenBao is reached. The token is never configuration: the provider reads it from ``VAULT_TOKEN``."""
+
+    address: _Url
+
+
+class LoginSettings(_Strict):
+    """The auth method by which people sign in to OpenBao, under the names that project files use."""
+
+    path: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "oidc"
+    type: Literal["oidc", "jwt", "ldap", "userpass", "saml", "kerberos"] = "oidc"
+    managed: bool = False
+    """Whether this program creates the method; otherwise it has to be there already."""
+
+
+class _Common(_Strict):
+    environment: _Name
+    cell_size: Annotated[int, Field(ge=1, le=1000)]
+    lease_ttl_maximum: Duration
+
+
+class CentralSettings(_Common):
+    """Settings of a stack whose ``kind`` is ``central``."""
+
+    kind: Literal["central"]
+    database: DatabaseSettings
+    openbao: OpenBaoSettings
+    api_url: _Url
+    login: LoginSettings = LoginSettings()
+
+
+class CellSettings(_Common):
+    """Settings of a stack whose ``kind`` is ``cell``."""
+
+    kind: Literal["cell"]
+    cell: _Name
+    central_stack: Annotated[str, Field(pattern=r"^([\w.-]+/[\w.-]+/)?[\w.-]+$")]
+
+
+_Settings = Annotated[CentralSettings | CellSettings, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[CentralSettings | CellSettings] = TypeAdapter(_Settings)
+_TEXTS = ("kind", "environment", "cell", "centralStack", "leaseTtlMaximum", "apiUrl")
+_OBJECTS = ("database", "openbao", "login", "cellSize")
+_ONLY = {"cell": ("cell", "centralStack"), "central": ("database", "openbao", "login", "apiUrl")}
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """Where a stack's configuration is kept, for messages."""
+
+    stack: str
+
+    def __str__(self) -> str:
+        return f"stacks/Pulumi.{self.stack}.yaml"
+
+
+def load_settings(config: pulumi.Config | None = None) -> CentralSettings | CellSettings:
+    """The settings of the current stack.
+
+    Raises:
+        ConfigurationError: with every problem found in them.
+    """
+    config = config or pulumi.Config()
+    file = str(StackFile(pulumi.get_stack()))
+    raw: dict[str, Any] = {key: config.get(key) for key in _TEXTS}
+    problems: list[Problem] = []
+    for key in _OBJECTS:
+        try:
+            raw[key] = config.get_object(key)
+        except pulumi.ConfigTypeError:
+            problems.append(Problem(file, 0, key, "text that is no object", "YAML with the fields of this setting"))
+    kind = raw["kind"]
+    foreign = {name for other, names in _ONLY.items() if other != kind for name in names}
+    given = {key: value for key, value in raw.items() if value not in (None, "") and key not in foreign}
+    if kind not in _ONLY:
+        problems.append(Problem(file, 0, "kind", repr(kind) if kind else "nothing", "central or cell"))
+    else:
+        try:
+            settings = _ADAPTER.validate_python(given)
+        except ValidationError as error:
+            problems.extend(_from_pydantic(error, file))
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def checkout() -> Path:
+    """The folder that Pulumi.yaml lies in."""
+    return Path(pulumi.get_root_directory())
+
+
+def _from_pydantic(error: ValidationError, file: str) -> list[Problem]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        field = ".".join(str(part) for part in detail["loc"][1:]) or "stack"
+        match detail["type"]:
+            case "missing":
+                found, expected = "nothing", "this setting"
+            case "extra_forbidden":
+                found, expected = "an unknown key", "only the documented ones"
+            case "value_error":
+                found, expected = repr(detail["input"]), str(detail["ctx"]["error"])
+            case _:
+                found, expected = repr(detail["input"]), detail["msg"][:1].lower() + detail["msg"][1:]
+        problems.append(Problem(file, 0, field, found, expected))
+    return problems

@@ -1,0 +1,110 @@
+"""One project's scoped slice of the central Supabase."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_postgresql as postgresql
+import pulumi_vault as vault
+
+from components.naming import API_LEVELS, AccessLevel
+from components.platform import Platform
+from components.projects import Lifecycle, Project
+from components.tenant.access import TenantAccess, TenantAccessArgs
+from components.tenant.leases import TenantLeases, TenantLeasesArgs
+from components.tenant.revocation import LeaseRevocation
+from components.tenant.schema import TenantSchema, TenantSchemaArgs
+
+__all__ = ["ProjectTenant", "ProjectTenantArgs"]
+
+
+@dataclass(frozen=True)
+class ProjectTenantArgs:
+    """Arguments of :class:`ProjectTenant`."""
+
+    project: Project
+    platform: Platform
+    database: postgresql.Provider
+    openbao: vault.Provider
+    entities: Mapping[str, pulumi.Input[str]]
+    """Identity entity of each person the project names, by login name."""
+    team_groups: Mapping[str, pulumi.Input[str]]
+    """Identity group of each team the project names."""
+
+
+class ProjectTenant(pulumi.ComponentResource):
+    """A tenant: schema and roles, lease and token roles, policies and groups.
+
+    A detached tenant has the same resources with nothing granted in them: the change shows in a preview, ends every
+    lease, keeps the data, and is undone by setting the lifecycle back.
+    """
+
+    binding: pulumi.Output[dict[str, object]]
+    """Everything a consumer binds to. Holds no secret: credentials are leased from the paths in it."""
+
+    def __init__(self, name: str, args: ProjectTenantArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("supabase-data-plane:tenant:ProjectTenant", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        project, names = args.project, args.project.names
+        attached = project.lifecycle is Lifecycle.ATTACHED
+
+        schema = TenantSchema(
+            f"{name}-schema",
+            TenantSchemaArgs(
+                names=names,
+                database_name=args.platform.database.name,
+                provider=args.database,
+                limits=project.limits,
+                exposed=project.exposed,
+                attached=attached,
+            ),
+            opts=child,
+        )
+        leases = TenantLeases(
+            f"{name}-leases",
+            TenantLeasesArgs(names=names, provider=args.openbao, limits=project.limits),
+            # Nothing can be leased before the roles are what a lease starts as.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[schema]),
+        )
+        access = TenantAccess(
+            f"{name}-access",
+            TenantAccessArgs(
+                project=project,
+                provider=args.openbao,
+                attached=attached,
+                entities=args.entities,
+                team_groups=args.team_groups,
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[leases]),
+        )
+        LeaseRevocation(
+            f"{name}-revocation",
+            address=args.platform.openbao_address,
+            tenant=names.schema,
+            lease_paths=[names.lease_path(level) for level in AccessLevel],
+            attached=attached,
+            # Last: once nobody may take a lease, none that is revoked is replaced by another.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[access, *schema.grants]),
+        )
+        self.binding = pulumi.Output.all(
+            schema=schema.schema.name,
+            database=args.platform.database.name,
+            host=args.platform.database.host,
+            port=args.platform.database.port,
+            sslmode=args.platform.database.sslmode,
+            api_url=args.platform.api_url,
+        ).apply(
+            lambda known: {
+                "project": project.slug,
+                "displayName": project.display_name,
+                "lifecycle": project.lifecycle.value,
+                "schema": known["schema"],
+                "database": {key: known[key] for key in ("host", "port", "database", "sslmode")},
+                "apiUrl": f"{known['api_url']}/rest/v1",
+                "exposed": project.exposed,
+                "requiredManagedServices": [service.value for service in project.managed_services],
+                "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
+                "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
+            }
+        )
+        self.register_outputs({"binding": self.binding})

@@ -1,0 +1,85 @@
+"""Who may lease what: one OpenBao policy and one identity group per access level of a tenant.
+
+Access follows people and teams: a person's token can do what the person's groups can do at the time it is used, so a
+name taken out of a project's file takes effect on tokens that were issued before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_vault as vault
+
+from components.access import levels_of
+from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.projects import Project
+
+__all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
+
+
+def policy_document(names: TenantNames, level: AccessLevel) -> str:
+    """The policy of one level: its own lease path and token path, and giving its own leases back.
+
+    No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role.
+    """
+    lease = names.lease_path(level)
+    rules = [(lease, "read"), (f"sys/leases/revoke/{lease}/*", "update"), (f"sys/leases/renew/{lease}/*", "update")]
+    if level in API_LEVELS:
+        rules.append((names.token_path(level), "read"))
+    return "\n".join(f'path "{path}" {{\n  capabilities = ["{capability}"]\n}}' for path, capability in rules) + "\n"
+
+
+@dataclass(frozen=True)
+class TenantAccessArgs:
+    """Arguments of :class:`TenantAccess`."""
+
+    project: Project
+    provider: vault.Provider
+    attached: bool
+    entities: Mapping[str, pulumi.Input[str]]
+    """Identity entity of each person, by login name."""
+    team_groups: Mapping[str, pulumi.Input[str]]
+    """Identity group of each team, by name."""
+
+
+class TenantAccess(pulumi.ComponentResource):
+    """The policies and groups of a tenant. Detached, the groups are empty and have no policy."""
+
+    policies: dict[AccessLevel, vault.Policy]
+    groups: dict[AccessLevel, vault.identity.Group]
+
+    def __init__(self, name: str, args: TenantAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("supabase-data-plane:tenant:TenantAccess", name, None, opts)
+        in_openbao = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        names = args.project.names
+        self.policies = {
+            level: vault.Policy(
+                f"{name}-policy-{level.value.replace('_', '-')}",
+                name=names.role(level),
+                policy=policy_document(names, level),
+                opts=in_openbao,
+            )
+            for level in AccessLevel
+        }
+        self.groups = {
+            level: vault.identity.Group(
+                f"{name}-group-{level.value.replace('_', '-')}",
+                name=names.role(level),
+                type="internal",
+                policies=[self.policies[level].name] if args.attached else [],
+                member_entity_ids=self._members(args, "users", level),
+                member_group_ids=self._members(args, "teams", level),
+                metadata={"project": args.project.slug, "level": level.value},
+                opts=in_openbao,
+            )
+            for level in AccessLevel
+        }
+        self.register_outputs({})
+
+    @staticmethod
+    def _members(args: TenantAccessArgs, kind: str, level: AccessLevel) -> list[pulumi.Input[str]]:
+        if not args.attached:
+            return []
+        known = args.entities if kind == "users" else args.team_groups
+        members = args.project.members("users" if kind == "users" else "teams")
+        return [known[name] for name in sorted({name for role, name in members if level in levels_of(role)})]

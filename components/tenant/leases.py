@@ -1,0 +1,91 @@
+"""What OpenBao issues for a tenant: connection leases and API tokens.
+
+Creates, for the tenant ``proj_x``:
+    - a database role per access level; a lease is a login that starts as the database role of the same name;
+    - a token role per API level; a token carries ``"role": "proj_x_authenticated"``, which PostgREST assumes.
+"""
+
+import json
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_vault as vault
+from psycopg import sql
+
+from components.naming import API_LEVELS, DATABASE_CONNECTION, DATABASE_MOUNT, SIGNING_KEY, AccessLevel, TenantNames
+from components.projects import Limits
+
+__all__ = ["TOKEN_TTL_SECONDS", "TenantLeases", "TenantLeasesArgs", "lease_statements"]
+
+TOKEN_TTL_SECONDS = 900
+"""How long an API token lives. Tokens cannot be revoked, so it is short whatever the project's lease TTL is."""
+
+
+@dataclass(frozen=True)
+class LeaseStatements:
+    """The SQL of a lease's life, for OpenBao to fill in ``{{name}}``, ``{{password}}`` and ``{{expiration}}``."""
+
+    creation: str
+    renewal: str
+    revocation: str
+
+
+def lease_statements(tenant_role: str) -> LeaseStatements:
+    """The statements of a lease that starts as ``tenant_role``; the functions are in ``platform.sql``."""
+    create = sql.SQL("select data_plane.issue_lease('{{{{name}}}}', '{{{{password}}}}', '{{{{expiration}}}}', {})")
+    return LeaseStatements(
+        creation=create.format(tenant_role).as_string(),
+        renewal="select data_plane.renew_lease('{{name}}', '{{expiration}}')",
+        revocation="select data_plane.revoke_lease('{{name}}')",
+    )
+
+
+@dataclass(frozen=True)
+class TenantLeasesArgs:
+    """Arguments of :class:`TenantLeases`."""
+
+    names: TenantNames
+    provider: vault.Provider
+    limits: Limits
+
+
+class TenantLeases(pulumi.ComponentResource):
+    """The lease roles and token roles of a tenant."""
+
+    database_roles: dict[AccessLevel, vault.database.SecretBackendRole]
+    token_roles: dict[AccessLevel, vault.identity.OidcRole]
+
+    def __init__(self, name: str, args: TenantLeasesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("supabase-data-plane:tenant:TenantLeases", name, None, opts)
+        in_openbao = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        self.database_roles = {}
+        for level in AccessLevel:
+            statements = lease_statements(args.names.role(level))
+            self.database_roles[level] = vault.database.SecretBackendRole(
+                f"{name}-lease-{level.value.replace('_', '-')}",
+                backend=DATABASE_MOUNT,
+                name=args.names.role(level),
+                db_name=DATABASE_CONNECTION,
+                creation_statements=[statements.creation],
+                renew_statements=[statements.renewal],
+                revocation_statements=[statements.revocation],
+                rollback_statements=[statements.revocation],
+                default_ttl=args.limits.lease_ttl,
+                max_ttl=args.limits.lease_max_ttl,
+                opts=in_openbao,
+            )
+        self.token_roles = {
+            level: vault.identity.OidcRole(
+                f"{name}-token-{level.value.replace('_', '-')}",
+                name=args.names.role(level),
+                key=SIGNING_KEY,
+                client_id=args.names.schema,
+                template=json.dumps(
+                    {"role": args.names.role(level), "project": args.names.slug}, separators=(",", ":")
+                ),
+                ttl=TOKEN_TTL_SECONDS,
+                opts=in_openbao,
+            )
+            for level in API_LEVELS
+        }
+        self.register_outputs({})

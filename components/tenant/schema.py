@@ -1,0 +1,168 @@
+"""A tenant's part of PostgreSQL.
+
+Creates, for the tenant ``proj_x``:
+    - ``proj_x_owner``, NOLOGIN, which owns the schema and all in it;
+    - ``proj_x_anon`` and ``proj_x_authenticated``, members of Supabase's roles of those names, so that platform
+      policies hold for them; ``proj_x_service_role``, past row-level security, and no member of the global one;
+    - the schema, kept whatever happens to the stack;
+    - USAGE on it for the three API roles, and for the authenticator if the project is exposed;
+    - default privileges, so that what migrations create can be used without a GRANT in each.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_postgresql as postgresql
+
+from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.projects import Limits
+
+__all__ = ["TenantSchema", "TenantSchemaArgs"]
+
+_AUTHENTICATOR = "authenticator"
+_PLATFORM_USER = "data_plane_tenant"
+_ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+
+# No TRUNCATE for anon and authenticated: row-level security does not see it.
+_DEFAULTS: Sequence[tuple[str, dict[AccessLevel, Sequence[str]]]] = (
+    (
+        "table",
+        {
+            AccessLevel.ANON: _ROWS,
+            AccessLevel.AUTHENTICATED: _ROWS,
+            AccessLevel.SERVICE_ROLE: (*_ROWS, "TRUNCATE"),
+        },
+    ),
+    ("sequence", dict.fromkeys(API_LEVELS, ("USAGE", "SELECT"))),
+    ("function", dict.fromkeys(API_LEVELS, ("EXECUTE",))),
+)
+
+# What each role is a member of, so what it has beside its own schema.
+_MEMBER_OF = {
+    AccessLevel.OWNER: (_PLATFORM_USER,),
+    AccessLevel.SERVICE_ROLE: (_PLATFORM_USER,),
+    AccessLevel.AUTHENTICATED: ("authenticated",),
+    AccessLevel.ANON: ("anon",),
+}
+
+
+@dataclass(frozen=True)
+class TenantSchemaArgs:
+    """Arguments of :class:`TenantSchema`."""
+
+    names: TenantNames
+    database_name: pulumi.Input[str]
+    provider: postgresql.Provider
+    limits: Limits
+    exposed: bool
+    """Whether PostgREST serves the schema."""
+    attached: bool
+    """Whether anybody but the owner may use it."""
+
+
+class TenantSchema(pulumi.ComponentResource):
+    """The schema of a tenant, its roles and their privileges."""
+
+    roles: dict[AccessLevel, postgresql.Role]
+    schema: postgresql.Schema
+    grants: list[postgresql.Grant]
+
+    def __init__(self, name: str, args: TenantSchemaArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("supabase-data-plane:tenant:TenantSchema", name, None, opts)
+        in_database = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        kept = pulumi.ResourceOptions.merge(
+            in_database, pulumi.ResourceOptions(protect=True, retain_on_delete=True)
+        )
+        names = args.names
+
+        self.roles = {
+            level: postgresql.Role(
+                f"{name}-{_dashed(level)}",
+                name=names.role(level),
+                login=False,
+                inherit=True,
+                bypass_row_level_security=level is AccessLevel.SERVICE_ROLE,
+                roles=list(_MEMBER_OF[level]),
+                # A lease copies these four from the role that it starts as.
+                search_paths=[names.schema, "extensions"],
+                statement_timeout=args.limits.statement_timeout * 1000,
+                idle_in_transaction_session_timeout=60_000,
+                connection_limit=args.limits.connection_limit,
+                opts=kept,
+            )
+            for level in AccessLevel
+        }
+        owner = self.roles[AccessLevel.OWNER]
+        self.schema = postgresql.Schema(
+            name,
+            name=names.schema,
+            database=args.database_name,
+            owner=owner.name,
+            if_not_exists=True,
+            drop_cascade=False,
+            opts=kept,
+        )
+        self.grants = self._grants(name, args)
+        self._defaults(name, args, owner, in_database)
+        for level in API_LEVELS:
+            # The authenticator does not inherit, so this lets PostgREST become the role and nothing else.
+            postgresql.GrantRole(
+                f"{name}-authenticator-{_dashed(level)}",
+                role=_AUTHENTICATOR,
+                grant_role=self.roles[level].name,
+                opts=in_database,
+            )
+        self.register_outputs({"schema": self.schema.name})
+
+    def _grants(self, name: str, args: TenantSchemaArgs) -> list[postgresql.Grant]:
+        """USAGE on the schema. Detached or unexposed is an empty list of privileges: seen in a preview, and undone."""
+        grantees: list[tuple[str, pulumi.Input[str], bool]] = [
+            (_dashed(level), self.roles[level].name, args.attached) for level in API_LEVELS
+        ]
+        grantees.append((_AUTHENTICATOR, _AUTHENTICATOR, args.attached and args.exposed))
+        grants: list[postgresql.Grant] = []
+        for label, role, allowed in grantees:
+            grants.append(
+                postgresql.Grant(
+                    f"{name}-usage-{label}",
+                    role=role,
+                    database=args.database_name,
+                    schema=self.schema.name,
+                    object_type="schema",
+                    privileges=["USAGE"] if allowed else [],
+                    # One after the other: two at once would update the same row of pg_namespace, and one would fail.
+                    opts=pulumi.ResourceOptions(parent=self, provider=args.provider, depends_on=grants[-1:]),
+                )
+            )
+        return grants
+
+    def _defaults(
+        self, name: str, args: TenantSchemaArgs, owner: postgresql.Role, opts: pulumi.ResourceOptions
+    ) -> None:
+        # PostgreSQL lets everybody execute new functions; only a default for all schemas can take that back.
+        postgresql.DefaultPrivileges(
+            f"{name}-default-function-public",
+            role="public",
+            owner=owner.name,
+            database=args.database_name,
+            object_type="function",
+            privileges=[],
+            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[self.schema])),
+        )
+        for object_type, privileges in _DEFAULTS:
+            for level, granted in privileges.items():
+                postgresql.DefaultPrivileges(
+                    f"{name}-default-{object_type}-{_dashed(level)}",
+                    role=self.roles[level].name,
+                    owner=owner.name,
+                    database=args.database_name,
+                    schema=self.schema.name,
+                    object_type=object_type,
+                    privileges=list(granted),
+                    opts=opts,
+                )
+
+
+def _dashed(level: AccessLevel) -> str:
+    return level.value.replace("_", "-")
