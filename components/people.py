@@ -52,20 +52,30 @@ class People(pulumi.ComponentResource):
             written = self._write(f"team-{team}", f"identity/group/name/{group}", {"type": "external"})
             found_group = vault.identity.get_group_output(group_name=_after(written, group), opts=lookup)
             self.team_groups[team] = found_group.id
-            self._write(f"team-alias-{team}", "identity/group-alias", self._alias(team, found_group.id))
+            # Unlike an entity's alias, a group's is only changed under its ID, where another cell made it before.
+            path = found_group.alias_id.apply(
+                lambda alias: f"identity/group-alias/id/{alias}" if alias else "identity/group-alias"
+            )
+            self._write(f"team-alias-{team}", path, self._alias(team, found_group.id), ignore_changes=["path"])
         self.register_outputs({})
 
     def _alias(self, alias: str, canonical_id: pulumi.Input[str]) -> dict[str, pulumi.Input[str]]:
         return {"name": alias, "mount_accessor": self._args.login_accessor, "canonical_id": canonical_id}
 
-    def _write(self, label: str, path: str, data: dict[str, pulumi.Input[str]]) -> vault.generic.Endpoint:
+    def _write(
+        self,
+        label: str,
+        path: pulumi.Input[str],
+        data: dict[str, pulumi.Input[str]],
+        ignore_changes: list[str] | None = None,
+    ) -> vault.generic.Endpoint:
         return vault.generic.Endpoint(
             f"{self._name}-{label}",
             path=path,
             data_json=pulumi.Output.json_dumps(data, sort_keys=True),
             disable_read=True,
             disable_delete=True,
-            opts=pulumi.ResourceOptions(parent=self, provider=self._args.provider),
+            opts=pulumi.ResourceOptions(parent=self, provider=self._args.provider, ignore_changes=ignore_changes),
         )
 
 

@@ -1,0 +1,240 @@
+"""One run of the program for one stack."""
+
+import asyncio
+import contextvars
+import json
+import logging
+import runpy
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime.settings import SETTINGS, Settings
+from ruamel.yaml import YAML
+
+from embedded.errors import EmbeddedError, RunFailedError
+from embedded.home import Home
+from embedded.runner.monitor import EngineLog, Monitor, Step
+from embedded.runner.policy import PolicyPack, Violation
+from embedded.runner.properties import Properties
+from embedded.runner.state import StackState
+
+__all__ = ["Result", "StackConfig", "deploy", "load_config", "stack_outputs"]
+
+_PARALLEL = 16
+_ORGANIZATION = "organization"
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """A stack's configuration: full key (``project:name``) to value; objects as JSON, as the SDK reads them."""
+
+    values: dict[str, str]
+    secrets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run did."""
+
+    stack: str
+    steps: list[Step]
+    violations: list[Violation]
+    """Of advisory policies; a mandatory one ends the run."""
+    outputs: dict[str, Any]
+    """The stack's outputs that are not secret."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def load_config(root: Path, stack: str, extra: Mapping[str, Any], secrets: Mapping[str, str]) -> StackConfig:
+    """The configuration of a stack: defaults of Pulumi.yaml, the stack's file, then what is only known here.
+
+    Args:
+        root: the checkout.
+        extra: further settings by name, without the project.
+        secrets: secret settings by name.
+
+    Raises:
+        EmbeddedError: if there is no such stack.
+    """
+    project = _yaml(root / "Pulumi.yaml")
+    file = root / project["stackConfigDir"] / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        known = sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml"))
+        raise EmbeddedError(f"there is no stack {stack!r}; there are: {', '.join(known)}")
+    name = project["name"]
+    defaults = {f"{name}:{key}": item["default"] for key, item in project["config"].items() if "default" in item}
+    merged = {
+        **defaults,
+        **(_yaml(file).get("config") or {}),
+        **{f"{name}:{key}": value for key, value in {**extra, **secrets}.items()},
+    }
+    return StackConfig(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in merged.items()},
+        frozenset(f"{name}:{key}" for key in secrets),
+    )
+
+
+def stack_outputs(home: Home, stack: str) -> Properties | None:
+    """The outputs of a stack's last run."""
+    return StackState(home, stack).outputs
+
+
+def deploy(
+    home: Home,
+    root: Path,
+    stack: str,
+    config: StackConfig,
+    *,
+    preview: bool,
+    on_step: Callable[[Step], None] = lambda _step: None,
+) -> Result:
+    """Runs the program once and applies, or previews, what it declares.
+
+    Raises:
+        pulumi.RunError: what the program itself has to say, e.g. of its configuration.
+        RunFailedError: if something could not be applied, or a mandatory policy is against it.
+    """
+    with home.lock(f"stack-{stack}"):
+        packs = _packs(root)
+        if packs and not preview:
+            # As the engine does: whatever a policy has to say is said before anything is changed.
+            _run(home, root, stack, config, packs, preview=True, on_step=lambda _step: None)
+        return _run(home, root, stack, config, packs, preview=preview, on_step=on_step)
+
+
+def _packs(root: Path) -> list[Path]:
+    return [root / "policies"] if PolicyPack.is_pack(root / "policies") else []
+
+
+def _run(
+    home: Home,
+    root: Path,
+    stack: str,
+    config: StackConfig,
+    packs: list[Path],
+    *,
+    preview: bool,
+    on_step: Callable[[Step], None],
+) -> Result:
+    project = str(_yaml(root / "Pulumi.yaml")["name"])
+    state = StackState(home, stack)
+    policies: list[PolicyPack] = []
+    warnings: list[str] = []
+    try:
+        policies.extend(PolicyPack(folder, project, stack, preview=preview) for folder in packs)
+        monitor = Monitor(
+            project,
+            stack,
+            state,
+            lambda other: stack_outputs(home, other),
+            policies,
+            preview=preview,
+            on_step=on_step,
+        )
+        program = _Program(root, project, stack, config, monitor, EngineLog(warnings.append), preview=preview)
+        error = program.run()
+    finally:
+        for pack in policies:
+            pack.close()
+        if not preview and not state.unchanged:
+            state.save()
+    _raise(error, monitor, stack)
+    if not preview and monitor.outputs != state.outputs:
+        state.outputs = monitor.outputs
+        state.save()
+    public = {key: value for key, value in monitor.outputs.values.items() if key not in monitor.outputs.secrets}
+    return Result(stack, monitor.steps, monitor.violations, public, warnings)
+
+
+class _Program:
+    """The program in a thread of its own, so that the SDK's context is a fresh one."""
+
+    def __init__(
+        self,
+        root: Path,
+        project: str,
+        stack: str,
+        config: StackConfig,
+        monitor: Monitor,
+        engine: EngineLog,
+        *,
+        preview: bool,
+    ) -> None:
+        self._root = root
+        self._config = config
+        self._monitor = monitor
+        self._settings = {
+            "project": project,
+            "stack": stack,
+            "monitor": monitor,
+            "engine": engine,
+            "parallel": _PARALLEL,
+            "dry_run": preview,
+            "organization": _ORGANIZATION,
+            "root_directory": str(root),
+        }
+        self._error: BaseException | None = None
+
+    def run(self) -> BaseException | None:
+        """Runs it to its end, and gives what it failed with."""
+        thread = threading.Thread(target=lambda: contextvars.Context().run(self._main), name="pulumi-program")
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt:
+            # What is under way is finished, so that nothing is left half-done; nothing more is begun.
+            self._monitor.cancelled = True
+            thread.join()
+            self._error = RunFailedError("interrupted: what had begun was finished; the same command goes on from there")
+        finally:
+            self._monitor.close()
+        return self._error
+
+    def _main(self) -> None:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # futures that nobody waits for after a failure
+        pulumi.runtime.set_all_config(self._config.values, sorted(self._config.secrets))
+        pulumi.runtime.configure(Settings(**self._settings))
+        SETTINGS.callbacks = None
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        executor = ThreadPoolExecutor(_PARALLEL)
+        loop.set_default_executor(executor)
+        if str(self._root) not in sys.path:
+            sys.path.insert(0, str(self._root))
+
+        def program() -> None:
+            runpy.run_path(str(self._root / "__main__.py"), run_name="__main__")
+
+        try:
+            loop.run_until_complete(pulumi.runtime.run_in_stack(program))
+        except BaseException as error:
+            self._error = error
+        finally:
+            executor.shutdown(wait=True)
+            loop.close()
+
+
+def _raise(error: BaseException | None, monitor: Monitor, stack: str) -> None:
+    mandatory = [violation for violation in monitor.violations if violation.mandatory]
+    if monitor.failures:
+        lines = [f"  {failure.name} ({failure.type}): {failure.message}" for failure in monitor.failures]
+        raise RunFailedError("\n".join([f"stack {stack} was not applied completely:", *lines])) from None
+    if isinstance(error, pulumi.RunError | EmbeddedError):
+        raise error
+    if mandatory:
+        lines = [f"  {found.policy}: {found.message}\n    {found.urn}" for found in mandatory]
+        raise RunFailedError("\n".join([f"mandatory policies refuse stack {stack}; nothing was applied:", *lines]))
+    if error is not None:
+        text = "".join(traceback.format_exception(error))
+        raise RunFailedError(f"the program of stack {stack} failed:\n{text}") from error
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return dict(YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {})

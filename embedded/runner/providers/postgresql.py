@@ -1,0 +1,308 @@
+"""The types of the postgresql provider that the program uses, on a live PostgreSQL.
+
+What each does is what pulumi-postgresql does for the same inputs; statements are composed with :mod:`psycopg.sql`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
+
+__all__ = ["PostgresqlClient"]
+
+_POOL_SIZE = 8
+_WAIT_SECONDS = 30
+_SESSION = "-c lock_timeout=30s -c statement_timeout=120s"
+
+# An advisory lock per namespace of catalogue rows that concurrent statements would update at the same time.
+_GRANTS, _MEMBERS, _DEFAULTS = 1, 2, 3
+
+_ATTRIBUTES: dict[str, tuple[LiteralString, LiteralString, LiteralString, bool]] = {
+    "login": ("rolcanlogin", "login", "nologin", False),
+    "inherit": ("rolinherit", "inherit", "noinherit", True),
+    "superuser": ("rolsuper", "superuser", "nosuperuser", False),
+    "createRole": ("rolcreaterole", "createrole", "nocreaterole", False),
+    "createDatabase": ("rolcreatedb", "createdb", "nocreatedb", False),
+    "replication": ("rolreplication", "replication", "noreplication", False),
+    "bypassRowLevelSecurity": ("rolbypassrls", "bypassrls", "nobypassrls", False),
+}
+_SETTINGS: dict[str, LiteralString] = {
+    "statementTimeout": "statement_timeout",
+    "idleInTransactionSessionTimeout": "idle_in_transaction_session_timeout",
+    "searchPaths": "search_path",
+}
+_DEFAULT_OBJECTS: dict[str, tuple[str, LiteralString]] = {
+    "table": ("r", "tables"),
+    "sequence": ("S", "sequences"),
+    "function": ("f", "functions"),
+}
+
+
+class PostgresqlClient(ProviderClient):
+    """A pool of connections as the provider's user."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._place = f"{inputs['host']}:{inputs['port']}"
+        self._pool: ConnectionPool[psycopg.Connection[dict[str, Any]]] = ConnectionPool(
+            kwargs={
+                "host": inputs["host"],
+                "port": int(inputs["port"]),
+                "dbname": inputs["database"],
+                "user": inputs["username"],
+                "password": inputs["password"],
+                "sslmode": inputs["sslmode"],
+                "connect_timeout": int(inputs.get("connectTimeout") or 15),
+                "application_name": "supabase-data-plane",
+                "options": _SESSION,
+                "row_factory": dict_row,
+            },
+            min_size=0,
+            max_size=_POOL_SIZE,
+            timeout=_WAIT_SECONDS,
+            open=False,
+        )
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        return {
+            "postgresql:index/role:Role": Handler(
+                self._read_role, self._apply_role, unordered=("roles",), unreadable=("password",)
+            ),
+            "postgresql:index/schema:Schema": Handler(
+                self._read_schema, self._apply_schema, unreadable=("ifNotExists", "dropCascade")
+            ),
+            "postgresql:index/grant:Grant": Handler(self._read_grant, self._apply_grant, unordered=("privileges",)),
+            "postgresql:index/grantRole:GrantRole": Handler(self._read_membership, self._apply_membership),
+            "postgresql:index/defaultPrivileges:DefaultPrivileges": Handler(
+                self._read_defaults, self._apply_defaults, unordered=("privileges",)
+            ),
+        }
+
+    @property
+    def functions(self) -> Mapping[str, Callable[[Inputs], dict[str, Any]]]:
+        return {}
+
+    def explain(self, error: Exception) -> str | None:
+        if isinstance(error, PoolTimeout):
+            return (
+                f"PostgreSQL at {self._place} gave no connection within {_WAIT_SECONDS} s: it is down, refuses the "
+                "password, or has no connection left. Run the same command again when it is back."
+            )
+        if isinstance(error, psycopg.Error):
+            return f"PostgreSQL at {self._place}: {str(error).strip() or type(error).__name__}"
+        return None
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _rows(self, query: LiteralString, *values: object) -> list[dict[str, Any]]:
+        with self._connection() as connection:
+            return connection.execute(query, values).fetchall()
+
+    def _connection(self) -> Any:
+        self._pool.open()
+        return self._pool.connection()
+
+    def _run(self, *statements: sql.Composable, lock: tuple[int, str] | None = None) -> None:
+        with self._connection() as connection, connection.transaction():
+            if lock:
+                connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", lock)
+            for statement in statements:
+                connection.execute(statement)
+
+    # Role
+
+    def _read_role(self, desired: Inputs) -> Live | None:
+        name = desired["name"]
+        rows = self._rows(
+            """
+            select r.rolconnlimit, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreaterole, r.rolcreatedb,
+                r.rolreplication, r.rolbypassrls,
+                array(select pg_get_userbyid(m.roleid) from pg_auth_members m where m.member = r.oid) as roles,
+                coalesce((select s.setconfig from pg_db_role_setting s where s.setrole = r.oid and s.setdatabase = 0),
+                    '{}') as settings
+            from pg_roles r where r.rolname = %s
+            """,
+            name,
+        )
+        if not rows:
+            return None
+        row = rows[0]
+        settings = dict(item.split("=", 1) for item in row["settings"])
+        search_path = settings.get("search_path", "")
+        return Live(
+            name,
+            {
+                "name": name,
+                "connectionLimit": row["rolconnlimit"],
+                "roles": row["roles"],
+                "searchPaths": [part.strip().strip('"') for part in search_path.split(",") if part.strip()],
+                **{key: row[column] for key, (column, *_) in _ATTRIBUTES.items()},
+                **{
+                    key: int(settings[_SETTINGS[key]]) if settings.get(_SETTINGS[key], "").isdecimal() else 0
+                    for key in ("statementTimeout", "idleInTransactionSessionTimeout")
+                },
+            },
+        )
+
+    def _apply_role(self, desired: Inputs, live: Live | None) -> None:
+        role = sql.Identifier(desired["name"])
+        words = [
+            sql.SQL(on if desired.get(key, default) else off) for key, (_, on, off, default) in _ATTRIBUTES.items()
+        ]
+        words.append(sql.SQL("connection limit {}").format(int(desired.get("connectionLimit", -1))))
+        if live is None:
+            words.append(sql.SQL("valid until 'infinity'"))
+        if "password" in desired:
+            words.append(sql.SQL("password {}").format(desired["password"]))
+        verb = sql.SQL("create role {} {}" if live is None else "alter role {} {}")
+        statements: list[sql.Composable] = [verb.format(role, sql.SQL(" ").join(words))]
+        wanted, present = set(desired.get("roles", [])), set(live.properties["roles"] if live else [])
+        statements += [sql.SQL("grant {} to {}").format(sql.Identifier(r), role) for r in sorted(wanted - present)]
+        statements += [sql.SQL("revoke {} from {}").format(sql.Identifier(r), role) for r in sorted(present - wanted)]
+        for key, setting in _SETTINGS.items():
+            value = desired.get(key)
+            if isinstance(value, list) and value:
+                new: sql.Composable = sql.SQL(", ").join(map(sql.Identifier, value))
+            elif value:
+                new = sql.Literal(int(value))
+            elif live is not None and live.properties[key]:
+                new = sql.SQL("default")
+            else:
+                continue
+            statements.append(sql.SQL("alter role {} set {} to {}").format(role, sql.Identifier(setting), new))
+        self._run(*statements, lock=(_MEMBERS, "roles"))
+
+    # Schema
+
+    def _read_schema(self, desired: Inputs) -> Live | None:
+        rows = self._rows(
+            "select pg_get_userbyid(nspowner) as owner, current_database() as database from pg_namespace where nspname = %s",
+            desired["name"],
+        )
+        name = desired["name"]
+        return Live(f"{rows[0]['database']}.{name}", {"name": name, **rows[0]}) if rows else None
+
+    def _apply_schema(self, desired: Inputs, live: Live | None) -> None:
+        verb = "create schema if not exists {} authorization {}" if live is None else "alter schema {} owner to {}"
+        self._run(sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"])))
+
+    # Grant: on schemas, the only kind that the program declares
+
+    def _read_grant(self, desired: Inputs) -> Live | None:
+        _only(desired, "objectType", "schema")
+        rows = self._rows(
+            """
+            select array(
+                select acl.privilege_type from aclexplode(n.nspacl) as acl
+                where acl.grantee = to_regrole(quote_ident(%s)) order by 1) as privileges
+            from pg_namespace n where n.nspname = %s
+            """,
+            desired["role"],
+            desired["schema"],
+        )
+        if not rows or (not rows[0]["privileges"] and desired["privileges"]):
+            return None
+        return Live("_".join(desired[key] for key in ("role", "database", "schema", "objectType")), {**desired, **rows[0]})
+
+    def _apply_grant(self, desired: Inputs, live: Live | None) -> None:
+        schema, role = sql.Identifier(desired["schema"]), sql.Identifier(desired["role"])
+        statements: list[sql.Composable] = [sql.SQL("revoke all on schema {} from {}").format(schema, role)]
+        if desired["privileges"]:
+            words = sql.SQL(", ").join(_word(privilege) for privilege in desired["privileges"])
+            statements.append(sql.SQL("grant {} on schema {} to {}").format(words, schema, role))
+        self._run(*statements, lock=(_GRANTS, desired["schema"]))
+
+    # GrantRole
+
+    def _read_membership(self, desired: Inputs) -> Live | None:
+        rows = self._rows(
+            "select from pg_auth_members where member = to_regrole(quote_ident(%s)) and roleid = to_regrole(quote_ident(%s))",
+            desired["role"],
+            desired["grantRole"],
+        )
+        return Live(f"{desired['role']}_{desired['grantRole']}_false", dict(desired)) if rows else None
+
+    def _apply_membership(self, desired: Inputs, live: Live | None) -> None:
+        grant = sql.SQL("grant {} to {}").format(sql.Identifier(desired["grantRole"]), sql.Identifier(desired["role"]))
+        self._run(grant, lock=(_MEMBERS, "roles"))
+
+    # DefaultPrivileges
+
+    def _read_defaults(self, desired: Inputs) -> Live | None:
+        code, _ = _DEFAULT_OBJECTS[desired["objectType"]]
+        schema = desired.get("schema")
+        rows = self._rows(
+            """
+            select acl.privilege_type as privilege
+            from pg_default_acl d cross join lateral aclexplode(d.defaclacl) as acl
+            where d.defaclrole = to_regrole(quote_ident(%s)) and d.defaclobjtype = %s
+                and d.defaclnamespace = coalesce(to_regnamespace(quote_ident(%s))::oid, 0)
+                and acl.grantee = case when %s = 'public' then 0::oid else to_regrole(quote_ident(%s))::oid end
+            """,
+            desired["owner"],
+            code,
+            schema,
+            desired["role"],
+            desired["role"],
+        )
+        privileges = [row["privilege"] for row in rows]
+        identifier = "_".join(
+            [desired["role"], desired["database"], schema or "noschema", desired["owner"], desired["objectType"]]
+        )
+        if privileges or not desired["privileges"] and self._has_defaults(desired["owner"], code):
+            return Live(identifier, {**desired, "privileges": privileges})
+        return None
+
+    def _has_defaults(self, owner: str, code: str) -> bool:
+        """Whether defaults for all schemas were changed at all: to have none is the same as PostgreSQL's own."""
+        return bool(
+            self._rows(
+                "select from pg_default_acl where defaclrole = to_regrole(quote_ident(%s)) and defaclobjtype = %s"
+                " and defaclnamespace = 0",
+                owner,
+                code,
+            )
+        )
+
+    def _apply_defaults(self, desired: Inputs, live: Live | None) -> None:
+        _, objects = _DEFAULT_OBJECTS[desired["objectType"]]
+        schema = desired.get("schema")
+        head = sql.SQL("alter default privileges for role {} {}").format(
+            sql.Identifier(desired["owner"]),
+            sql.SQL("in schema {}").format(sql.Identifier(schema)) if schema else sql.SQL(""),
+        )
+        role = sql.SQL("public") if desired["role"] == "public" else sql.Identifier(desired["role"])
+        statements: list[sql.Composable] = [
+            sql.SQL("{} revoke all on {} from {}").format(head, sql.SQL(objects), role)
+        ]
+        if desired["privileges"]:
+            words = sql.SQL(", ").join(_word(privilege) for privilege in desired["privileges"])
+            statements.append(sql.SQL("{} grant {} on {} to {}").format(head, words, sql.SQL(objects), role))
+        self._run(*statements, lock=(_DEFAULTS, desired["owner"]))
+
+
+_PRIVILEGES: dict[str, LiteralString] = {
+    "SELECT": "select",
+    "INSERT": "insert",
+    "UPDATE": "update",
+    "DELETE": "delete",
+    "TRUNCATE": "truncate",
+    "USAGE": "usage",
+    "CREATE": "create",
+    "EXECUTE": "execute",
+}
+
+
+def _word(privilege: str) -> sql.SQL:
+    return sql.SQL(_PRIVILEGES[privilege])
+
+
+def _only(desired: Inputs, key: str, value: str) -> None:
+    if desired[key] != value:
+        raise NotImplementedError(f"the embedded runner applies this type only with {key} {value!r}")
