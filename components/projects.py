@@ -29,6 +29,7 @@ __all__ = [
     "ManagedService",
     "Project",
     "find_project_file",
+    "known_cells",
     "load_projects",
     "project_folder",
     "project_json_schema",
@@ -194,10 +195,22 @@ def load_projects(
         if item is not None:
             loaded.append(item)
     problems.extend(_clashes(loaded))
+    problems.extend(_strays(loaded, known_cells(root, environment)))
     problems.extend(_excesses(loaded, lease_ttl_maximum, cell_size))
     if problems:
         raise ConfigurationError(problems)
     return sorted((item.project for item in loaded), key=lambda project: project.slug)
+
+
+def known_cells(root: Path, environment: str) -> dict[str, str]:
+    """The cells of an environment, by name, each with its stack: what ``stacks/Pulumi.<stack>.yaml`` files declare."""
+    cells = {}
+    for path in sorted((root / "stacks").glob("Pulumi.*.yaml")):
+        config = (YAML(typ="safe").load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
+        settings = {key.rpartition(":")[2]: value for key, value in config.items()}
+        if settings.get("kind") == "cell" and settings.get("environment") == environment:
+            cells[str(settings.get("cell"))] = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+    return cells
 
 
 class _Loaded:
@@ -227,7 +240,9 @@ def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
         return None
     item = _Loaded(file, document, project)
     if path.stem != project.slug:
-        problems.append(item.problem("slug", repr(project.slug), f"the file's name, {path.stem!r}, or the file renamed"))
+        problems.append(
+            item.problem("slug", repr(project.slug), f"the file's name, {path.stem!r}, or the file renamed")
+        )
     if path.suffix != ".yaml":
         problems.append(Problem(file, 0, "file name", repr(path.name), repr(f"{path.stem}.yaml")))
     return item
@@ -322,6 +337,14 @@ def _clashes(loaded: list[_Loaded]) -> Iterator[Problem]:
             yield item.problem("slug", repr(item.project.slug), expected)
         else:
             taken[schema] = item
+
+
+def _strays(loaded: list[_Loaded], cells: dict[str, str]) -> Iterator[Problem]:
+    """Projects whose cell no stack has, so that they would be left out without a word."""
+    for item in loaded:
+        if cells and item.project.cell not in cells:
+            expected = f"one of {', '.join(cells)}, or a new stacks/Pulumi.<stack>.yaml with this cell"
+            yield item.problem("cell", repr(item.project.cell), expected)
 
 
 def _excesses(loaded: list[_Loaded], lease_ttl_maximum: int | None, cell_size: int | None) -> Iterator[Problem]:

@@ -108,7 +108,12 @@ class EmbeddedPostgres:
     def connect(self, dbname: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
         """A connection as the superuser."""
         return psycopg.connect(
-            host=LOOPBACK, port=self.port, dbname=dbname, user=ADMIN_USER, password=self.admin_password, connect_timeout=10
+            host=LOOPBACK,
+            port=self.port,
+            dbname=dbname,
+            user=ADMIN_USER,
+            password=self.admin_password,
+            connect_timeout=10,
         )
 
     def _check_version(self) -> None:

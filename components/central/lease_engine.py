@@ -106,8 +106,6 @@ class LeaseEngine(pulumi.ComponentResource):
                 max_idle_connections=2,
                 max_connection_lifetime=300,
             ),
-            opts=pulumi.ResourceOptions(
-                parent=self, provider=args.openbao, ignore_changes=["postgresql.password"]
-            ),
+            opts=pulumi.ResourceOptions(parent=self, provider=args.openbao, ignore_changes=["postgresql.password"]),
         )
         self.register_outputs({"issuer": self.issuer.name, "connection": self.connection.name})

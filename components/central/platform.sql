@@ -194,7 +194,7 @@ begin
         from pg_catalog.pg_namespace n
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
         where n.nspname like 'proj\_%'
-            and n.nspowner = current_user::pg_catalog.regrole
+            and n.nspowner = pg_catalog.quote_ident(current_user)::pg_catalog.regrole
     loop
         if foreigner.grantee <> 'authenticator'
             and data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
@@ -270,7 +270,7 @@ begin
     for setting in
         select pg_catalog.unnest(s.setconfig)
         from pg_catalog.pg_db_role_setting s
-        where s.setrole = tenant_role::pg_catalog.regrole and s.setdatabase = 0
+        where s.setrole = pg_catalog.quote_ident(tenant_role)::pg_catalog.regrole and s.setdatabase = 0
     loop
         if pg_catalog.split_part(setting, '=', 1) = 'search_path' then
             -- A list: quoting it as one literal would make it one strange name.
@@ -356,7 +356,7 @@ begin
     end if;
     select pg_catalog.pg_get_userbyid(m.roleid) into tenant_role
     from pg_catalog.pg_auth_members m
-    where m.member = login::pg_catalog.regrole
+    where m.member = pg_catalog.quote_ident(login)::pg_catalog.regrole
     limit 1;
 
     execute pg_catalog.format('alter role %I nologin password null', login);

@@ -93,6 +93,7 @@ class ProjectTenant(pulumi.ComponentResource):
             port=args.platform.database.port,
             sslmode=args.platform.database.sslmode,
             api_url=args.platform.api_url,
+            openbao_address=args.platform.openbao_address,
         ).apply(
             lambda known: {
                 "project": project.slug,
@@ -103,6 +104,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 "apiUrl": f"{known['api_url']}/rest/v1",
                 "exposed": project.exposed,
                 "requiredManagedServices": [service.value for service in project.managed_services],
+                "openbaoAddress": known["openbao_address"],
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
             }

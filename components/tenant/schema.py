@@ -71,9 +71,7 @@ class TenantSchema(pulumi.ComponentResource):
     def __init__(self, name: str, args: TenantSchemaArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:tenant:TenantSchema", name, None, opts)
         in_database = pulumi.ResourceOptions(parent=self, provider=args.provider)
-        kept = pulumi.ResourceOptions.merge(
-            in_database, pulumi.ResourceOptions(protect=True, retain_on_delete=True)
-        )
+        kept = pulumi.ResourceOptions.merge(in_database, pulumi.ResourceOptions(protect=True, retain_on_delete=True))
         names = args.names
 
         self.roles = {

@@ -192,7 +192,9 @@ class _Program:
             # What is under way is finished, so that nothing is left half-done; nothing more is begun.
             self._monitor.cancelled = True
             thread.join()
-            self._error = RunFailedError("interrupted: what had begun was finished; the same command goes on from there")
+            self._error = RunFailedError(
+                "interrupted: what had begun was finished; the same command goes on from there"
+            )
         finally:
             self._monitor.close()
         return self._error

@@ -242,9 +242,7 @@ class Monitor:
             return self._register_remembered(request, urn, inputs, _Endpoint(client, set(request.ignoreChanges)), step)
         return self._register_managed(request, inputs, step)
 
-    def _register_provider(
-        self, request: resource_pb2.RegisterResourceRequest, urn: str, inputs: Properties
-    ) -> str:
+    def _register_provider(self, request: resource_pb2.RegisterResourceRequest, urn: str, inputs: Properties) -> str:
         package = request.type.removeprefix(_PROVIDERS)
         if package not in CLIENTS:
             raise NotImplementedError(f"the embedded runner has no provider {package!r}")

@@ -44,7 +44,9 @@ class StackState:
                 for urn, entry in kept.get("resources", {}).items()
             }
         except (KeyError, InvalidToken):
-            raise EmbeddedError(f"{home.path / self._file} does not fit its key; `dataplane servers reset` starts afresh") from None
+            raise EmbeddedError(
+                f"{home.path / self._file} does not fit its key; `dataplane servers reset` starts afresh"
+            ) from None
 
     def get(self, urn: str) -> tuple[str, Properties] | None:
         """ID and properties of a remembered resource."""

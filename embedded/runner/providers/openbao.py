@@ -66,7 +66,10 @@ class OpenBaoClient(ProviderClient):
     @property
     def handlers(self) -> Mapping[str, Handler]:
         def one_path(
-            path: Callable[[Inputs], str], fields: Mapping[str, str], keys: tuple[str, ...], unordered: tuple[str, ...] = ()
+            path: Callable[[Inputs], str],
+            fields: Mapping[str, str],
+            keys: tuple[str, ...],
+            unordered: tuple[str, ...] = (),
         ) -> Handler:
             def read(desired: Inputs) -> Live | None:
                 data = self._read(path(desired))

@@ -208,7 +208,9 @@ class PostgresqlClient(ProviderClient):
         )
         if not rows or (not rows[0]["privileges"] and desired["privileges"]):
             return None
-        return Live("_".join(desired[key] for key in ("role", "database", "schema", "objectType")), {**desired, **rows[0]})
+        return Live(
+            "_".join(desired[key] for key in ("role", "database", "schema", "objectType")), {**desired, **rows[0]}
+        )
 
     def _apply_grant(self, desired: Inputs, live: Live | None) -> None:
         schema, role = sql.Identifier(desired["schema"]), sql.Identifier(desired["role"])
@@ -278,9 +280,7 @@ class PostgresqlClient(ProviderClient):
             sql.SQL("in schema {}").format(sql.Identifier(schema)) if schema else sql.SQL(""),
         )
         role = sql.SQL("public") if desired["role"] == "public" else sql.Identifier(desired["role"])
-        statements: list[sql.Composable] = [
-            sql.SQL("{} revoke all on {} from {}").format(head, sql.SQL(objects), role)
-        ]
+        statements: list[sql.Composable] = [sql.SQL("{} revoke all on {} from {}").format(head, sql.SQL(objects), role)]
         if desired["privileges"]:
             words = sql.SQL(", ").join(_word(privilege) for privilege in desired["privileges"])
             statements.append(sql.SQL("{} grant {} on {} to {}").format(head, words, sql.SQL(objects), role))

@@ -1,0 +1,114 @@
+"""Where the commands find a tenant and an OpenBao token: on this machine's data plane, or on a deployed one."""
+
+import json
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import hvac
+
+from components.naming import AccessLevel
+from components.openbao import OpenBaoUnavailableError, connect
+from components.projects import known_cells, load_projects
+from connector.errors import ConnectorError
+from embedded.home import CHECKOUT
+from embedded.workplace import ENVIRONMENT, Workplace
+
+__all__ = ["DataPlane", "DeployedDataPlane", "LocalDataPlane"]
+
+
+class DataPlane(ABC):
+    """A data plane whose tenants can be looked up and leased from."""
+
+    @abstractmethod
+    def bindings(self) -> dict[str, dict[str, Any]]:
+        """What each project binds to, by slug."""
+
+    @abstractmethod
+    def client(self, project: str, level: AccessLevel, user: str | None) -> hvac.Client:
+        """An OpenBao client that may use a project at a level."""
+
+    @abstractmethod
+    def operator(self) -> hvac.Client:
+        """An OpenBao client for looking at leases of others."""
+
+    def binding(self, project: str) -> dict[str, Any]:
+        """What one project binds to.
+
+        Raises:
+            ConnectorError: if it is not attached anywhere.
+        """
+        bindings = self.bindings()
+        if project not in bindings:
+            known = ", ".join(sorted(bindings)) or "none yet; run `dataplane up`"
+            raise ConnectorError(f"there is no tenant {project!r}; there are: {known}")
+        return bindings[project]
+
+
+class LocalDataPlane(DataPlane):
+    """The one on this machine; people sign in with the passwords that ``up`` gave them."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._workplace = workplace
+
+    def bindings(self) -> dict[str, dict[str, Any]]:
+        return self._workplace.bindings()
+
+    def client(self, project: str, level: AccessLevel, user: str | None) -> hvac.Client:
+        if user is None:
+            projects = {item.slug: item for item in self._workplace.projects()}
+            if project not in projects:
+                raise ConnectorError(f"stacks/{ENVIRONMENT}/projects/{project}.yaml is gone: say who asks with --user")
+            user = self._workplace.somebody_with(projects[project], level)
+        return self._workplace.sign_in(user)
+
+    def operator(self) -> hvac.Client:
+        return self._workplace.servers.openbao.client()
+
+
+class DeployedDataPlane(DataPlane):
+    """A deployed environment: tenants from the stacks' outputs, the token from ``VAULT_TOKEN`` or ``bao login``."""
+
+    def __init__(self, environment: str, root: Path = CHECKOUT) -> None:
+        self._environment = environment
+        self._root = root
+
+    def bindings(self) -> dict[str, dict[str, Any]]:
+        command = shutil.which("pulumi")
+        if command is None:
+            raise ConnectorError("the stacks of a deployed environment are read with the Pulumi CLI: put it on PATH")
+        found: dict[str, dict[str, Any]] = {}
+        cells = known_cells(self._root, self._environment)
+        if not cells:
+            raise ConnectorError(f"no stacks/Pulumi.*.yaml is a cell of environment {self._environment!r}")
+        for stack in cells.values():
+            done = subprocess.run(
+                [command, "stack", "output", "tenants", "--json", "--stack", stack],
+                cwd=self._root,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise ConnectorError(f"the outputs of stack {stack} cannot be read: {done.stderr.strip()}")
+            found.update(json.loads(done.stdout))
+        return found
+
+    def client(self, project: str, level: AccessLevel, user: str | None) -> hvac.Client:
+        del level
+        if user is not None:
+            raise ConnectorError("--user is for the local data plane; here you are who your OpenBao token says you are")
+        return self._connect(str(self.binding(project)["openbaoAddress"]))
+
+    def operator(self) -> hvac.Client:
+        projects = load_projects(self._root, self._environment)
+        return self._connect(str(self.binding(projects[0].slug)["openbaoAddress"]))
+
+    @staticmethod
+    def _connect(address: str) -> hvac.Client:
+        try:
+            return connect(address)
+        except OpenBaoUnavailableError as error:
+            raise ConnectorError(str(error)) from None

@@ -1,0 +1,319 @@
+"""The command ``dataplane``."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import hvac.exceptions
+import psycopg
+import pulumi
+import requests
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from components.naming import AccessLevel, TenantNames
+from components.openbao import explain
+from components.projects import Lifecycle, Project, project_json_schema
+from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
+from connector.errors import ConnectorError
+from connector.leases import Lease, LeaseClient, LeaseFormat
+from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, choose_engine, last_engine
+from embedded.errors import EmbeddedError
+from embedded.home import CHECKOUT
+from embedded.runner.monitor import Change, Step
+from embedded.servers import Servers
+from embedded.workplace import ENVIRONMENT, Workplace
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The central Supabase data plane: attach projects, take leases.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables would show secrets.
+    pretty_exceptions_enable=False,
+)
+servers_app = typer.Typer(help="The local PostgreSQL and OpenBao.", no_args_is_help=True)
+app.add_typer(servers_app, name="servers")
+
+_said = Console(stderr=True, highlight=False)
+_answer = Console(highlight=False, soft_wrap=True)
+_SCHEMA_FILE = CHECKOUT / "stacks" / "project.schema.json"
+
+_Engine = Annotated[
+    EngineChoice, typer.Option("--engine", envvar="DATA_PLANE_ENGINE", help="What runs the program.", show_default=True)
+]
+_ProjectOption = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
+_Environment = Annotated[
+    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
+]
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Every foreseeable error as one message and exit code 1."""
+    try:
+        yield
+    except (ConnectorError, EmbeddedError, pulumi.RunError) as error:
+        _fail(str(error))
+    except (hvac.exceptions.VaultError, requests.RequestException) as error:
+        _fail(f"OpenBao: {explain(error)}. `dataplane servers status` shows whether it runs.")
+    except psycopg.Error as error:
+        _fail(f"PostgreSQL: {str(error).strip()}")
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command can be run again")
+
+
+def _fail(message: str) -> None:
+    _said.print(f"[bold red]error:[/] {escape(message)}")
+    raise typer.Exit(1) from None
+
+
+def _workplace(engine: EngineChoice) -> Workplace:
+    servers = Servers()
+    return Workplace(servers, choose_engine(engine, servers.home, lambda text: _said.print(escape(text))))
+
+
+def _data_plane(environment: str) -> DataPlane:
+    if environment != ENVIRONMENT:
+        return DeployedDataPlane(environment)
+    servers = Servers()
+    return LocalDataPlane(Workplace(servers, last_engine(servers.home)))
+
+
+@app.command()
+def up(engine: _Engine = EngineChoice.AUTO) -> None:
+    """Start the local servers, bring every stack up, and lease each attached project once."""
+    with _messages():
+        workplace = _workplace(engine)
+        projects = workplace.projects()
+        with _said.status("Starting PostgreSQL and OpenBao"):
+            workplace.servers.start()
+        _said.print(_runs(workplace, preview=False))
+        workplace.let_people_in()
+        _leases(workplace, [project for project in projects if project.lifecycle is Lifecycle.ATTACHED])
+
+
+@app.command()
+def preview(engine: _Engine = EngineChoice.AUTO) -> None:
+    """Show what `up` would create or change, and apply nothing."""
+    with _messages():
+        workplace = _workplace(engine)
+        workplace.projects()
+        with _said.status("Starting PostgreSQL and OpenBao"):
+            workplace.servers.start()
+        _said.print(_runs(workplace, preview=True))
+
+
+@app.command()
+def check() -> None:
+    """Check every project file of the local environment."""
+    with _messages():
+        servers = Servers()
+        workplace = Workplace(servers, EmbeddedEngine(servers.home))
+        _answer.print(f"{len(workplace.projects())} project files are right.")
+
+
+@app.command()
+def schema(
+    check_only: Annotated[bool, typer.Option("--check", help="Fail if the committed file is not up to date.")] = False,
+) -> None:
+    """Write the JSON Schema of project files to stacks/project.schema.json."""
+    text = json.dumps(project_json_schema(), indent=2) + "\n"
+    with _messages():
+        if check_only:
+            if not _SCHEMA_FILE.is_file() or _SCHEMA_FILE.read_text(encoding="utf-8") != text:
+                raise ConnectorError(f"{_shown(_SCHEMA_FILE)} is out of date: run `./dataplane schema`")
+        else:
+            _SCHEMA_FILE.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def status(
+    project: Annotated[str | None, typer.Option("--project", "-p", help="One project; all without it.")] = None,
+    environment: _Environment = ENVIRONMENT,
+) -> None:
+    """Show tenants and their live leases."""
+    with _messages():
+        plane = _data_plane(environment)
+        bindings = plane.bindings()
+        chosen = [plane.binding(project)] if project else [bindings[slug] for slug in sorted(bindings)]
+        if not chosen:
+            raise ConnectorError("no tenant is attached yet: run `dataplane up`")
+        leases = LeaseClient(plane.operator())
+        table = Table("project", "schema", "lifecycle", "exposed", "services", "live leases", box=None, pad_edge=False)
+        for binding in chosen:
+            names = TenantNames(binding["project"])
+            live = {level: len(leases.live(names, level)) for level in AccessLevel}
+            counted = ", ".join(f"{count} {level.value}" for level, count in live.items() if count) or "none"
+            services = ", ".join(binding["requiredManagedServices"])
+            exposed = "yes" if binding["exposed"] else "no"
+            table.add_row(names.slug, names.schema, binding["lifecycle"], exposed, services, counted)
+        _answer.print(table)
+        if project:
+            _answer.print_json(json.dumps(chosen[0]))
+
+
+@app.command()
+def lease(
+    project: _ProjectOption,
+    level: Annotated[AccessLevel, typer.Option("--as", help="Access level.")],
+    form: Annotated[LeaseFormat, typer.Option("--format", "-f", help="How to print it.")] = LeaseFormat.TEXT,
+    user: Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")] = None,
+    environment: _Environment = ENVIRONMENT,
+) -> None:
+    """Take a lease: a connection string and, for API levels, a token."""
+    with _messages():
+        plane = _data_plane(environment)
+        binding = plane.binding(project)
+        taken = LeaseClient(plane.client(project, level, user)).issue(binding, level)
+        sys.stdout.write(taken.render(form) + "\n")
+
+
+@app.command()
+def revoke(
+    lease_ids: Annotated[list[str] | None, typer.Argument(help="IDs of leases, as `lease` printed them.")] = None,
+    project: Annotated[str | None, typer.Option("--project", "-p", help="All leases of a project.")] = None,
+    environment: _Environment = ENVIRONMENT,
+) -> None:
+    """Give leases back: their sessions end and their logins are dropped."""
+    with _messages():
+        if bool(lease_ids) == bool(project):
+            raise ConnectorError("name lease IDs, or a project with --project")
+        plane = _data_plane(environment)
+        client = LeaseClient(plane.operator())
+        if project:
+            plane.binding(project)
+            names = TenantNames(project)
+            lease_ids = [found for level in AccessLevel for found in client.live(names, level)]
+        for lease_id in lease_ids or []:
+            client.revoke(lease_id)
+            _answer.print(f"revoked {lease_id}")
+        if not lease_ids:
+            _answer.print("there was no live lease")
+
+
+@servers_app.command("start")
+def servers_start() -> None:
+    """Start what is not running."""
+    with _messages():
+        Servers().start()
+        _show_servers()
+
+
+@servers_app.command("stop")
+def servers_stop() -> None:
+    """Stop both; their data stays."""
+    with _messages():
+        Servers().stop()
+        _show_servers()
+
+
+@servers_app.command("status")
+def servers_status() -> None:
+    """Show how they are."""
+    with _messages():
+        _show_servers()
+
+
+@servers_app.command("reset")
+def servers_reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop both and delete all local data."""
+    with _messages():
+        servers = Servers()
+        if servers.home.path.is_dir():
+            if not yes:
+                typer.confirm(f"Delete {servers.home.path} and every database in it?", abort=True)
+            servers.reset()
+        _answer.print(f"{servers.home.path} is gone")
+
+
+def _show_servers() -> None:
+    table = Table("server", "state", "address", "", box=None, pad_edge=False)
+    for item in Servers().status():
+        table.add_row(item.name, "running" if item.running else "stopped", item.address, item.remark)
+    _answer.print(table)
+
+
+def _runs(workplace: Workplace, *, preview: bool) -> Table:
+    """Runs every stack under a progress display, and gives the closing table."""
+    _said.print(f"Engine: {workplace.engine.label}")
+    done: list[EngineRun] = []
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=_said,
+        transient=True,
+    )
+    steps: list[Step] = []
+    with progress:
+        task = progress.add_task("", total=None)
+
+        def on_stack(stack: str) -> None:
+            progress.update(task, description=f"{'previewing' if preview else 'applying'} {stack}", completed=0)
+
+        def on_step(step: Step) -> None:
+            progress.advance(task)
+            if step.custom and step.change is not Change.SAME:
+                steps.append(step)
+                progress.console.print(_described(step), soft_wrap=True)
+
+        for run in workplace.run(preview=preview, on_stack=on_stack, on_step=on_step):
+            done.append(run)
+            for remark in run.remarks:
+                progress.console.print(f"  [yellow]{escape(remark)}[/]")
+    table = Table("stack", "to create" if preview else "created", "to update" if preview else "updated", "unchanged")
+    for run in done:
+        counts = (run.created, run.updated, run.same)
+        table.add_row(run.stack, *("see above" if count is None else str(count) for count in counts))
+    return table
+
+
+def _described(step: Step) -> str:
+    sign = {Change.CREATE: "[green]+[/]", Change.UPDATE: "[yellow]~[/]", Change.SAME: " "}[step.change]
+    changed = f" [dim]({', '.join(step.changed)})[/]" if step.changed else ""
+    return f"  {sign} {step.type} {escape(step.name)}{changed}"
+
+
+def _leases(workplace: Workplace, projects: list[Project]) -> None:
+    plane = LocalDataPlane(workplace)
+    bindings = plane.bindings()
+    for project in projects:
+        client = LeaseClient(plane.client(project.slug, AccessLevel.OWNER, None))
+        taken = client.issue(bindings[project.slug], AccessLevel.OWNER)
+        _prove(taken)
+        _answer.print(
+            f"\n{project.display_name}: schema {taken.schema}, as its owner, for {taken.ttl_seconds // 60} min"
+        )
+        _answer.print(f"  psql '{taken.connection_string}'", markup=False)
+    _answer.print("\nMore: ./dataplane lease --project SLUG --as authenticated --format dotenv")
+
+
+def _prove(taken: Lease) -> None:
+    """Connects with a lease, so that what is printed is known to work."""
+    with psycopg.connect(taken.connection_string, connect_timeout=10) as connection:
+        row = connection.execute("select current_user").fetchone()
+    if row != (TenantNames(taken.project).role(taken.level),):
+        raise ConnectorError(f"the lease of {taken.project} logs in as {row}: bring its cell up again")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path
+
+
+def main() -> None:
+    """Entry point of the command."""
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its warnings repeat what the error says
+    app()

@@ -1,0 +1,213 @@
+"""Takes and gives back leases: short-lived credentials for one tenant at one access level."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import hvac
+import requests
+from hvac.exceptions import Forbidden, InvalidPath, VaultError
+
+from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.openbao import explain
+from connector.errors import LeaseError
+
+__all__ = ["Lease", "LeaseClient", "LeaseFormat"]
+
+
+class LeaseFormat(StrEnum):
+    """How a lease is written out."""
+
+    TEXT = "text"
+    ENV = "env"
+    DOTENV = "dotenv"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One lease. Its ``repr`` shows no secret."""
+
+    project: str
+    level: AccessLevel
+    schema: str
+    host: str
+    port: int
+    database: str
+    sslmode: str
+    username: str
+    password: str
+    lease_id: str
+    ttl_seconds: int
+    expires_at: datetime
+    api_url: str
+    token: str | None
+    """The API token, for levels that have one."""
+    token_ttl_seconds: int | None
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.lease_id}, expires {self.expires_at:%Y-%m-%d %H:%M:%S} UTC>"
+
+    @property
+    def connection_string(self) -> str:
+        """A libpq URI, the password in it."""
+        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
+        return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database)}?{urlencode({'sslmode': self.sslmode})}"
+
+    def variables(self) -> dict[str, str]:
+        """The lease as environment variables."""
+        known = {
+            "DATABASE_URL": self.connection_string,
+            "SUPABASE_URL": self.api_url.removesuffix("/rest/v1"),
+            "SUPABASE_SCHEMA": self.schema,
+            "SUPABASE_API_TOKEN": self.token,
+            "SUPABASE_API_TOKEN_TTL_SECONDS": self.token_ttl_seconds,
+            "DATA_PLANE_PROJECT": self.project,
+            "DATA_PLANE_ACCESS_LEVEL": self.level.value,
+            "DATA_PLANE_LEASE_ID": self.lease_id,
+            "DATA_PLANE_LEASE_TTL_SECONDS": self.ttl_seconds,
+            "DATA_PLANE_LEASE_EXPIRES_AT": self.expires_at.isoformat(timespec="seconds"),
+        }
+        return {key: str(value) for key, value in known.items() if value is not None}
+
+    def render(self, form: LeaseFormat) -> str:
+        """The lease in one of the formats."""
+        match form:
+            case LeaseFormat.ENV:
+                return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in self.variables().items())
+            case LeaseFormat.DOTENV:
+                return "\n".join(f"{key}={json.dumps(value)}" for key, value in self.variables().items())
+            case LeaseFormat.JSON:
+                return json.dumps(self.as_dict(), indent=2)
+            case LeaseFormat.TEXT:
+                width = max(map(len, self.variables()))
+                return "\n".join(f"{key.ljust(width)}  {value}" for key, value in self.variables().items())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lease as a JSON object."""
+        return {
+            "project": self.project,
+            "level": self.level.value,
+            "schema": self.schema,
+            "connection_string": self.connection_string,
+            "username": self.username,
+            "password": self.password,
+            "host": self.host,
+            "port": self.port,
+            "database": self.database,
+            "sslmode": self.sslmode,
+            "api_url": self.api_url,
+            "api_token": self.token,
+            "api_token_ttl_seconds": self.token_ttl_seconds,
+            "lease_id": self.lease_id,
+            "ttl_seconds": self.ttl_seconds,
+            "expires_at": self.expires_at.isoformat(timespec="seconds"),
+        }
+
+
+class LeaseClient:
+    """Leases as somebody's own OpenBao token allows them.
+
+    Args:
+        client: signed in as that person or workload.
+    """
+
+    def __init__(self, client: hvac.Client) -> None:
+        self._client = client
+
+    def issue(self, binding: Mapping[str, Any], level: AccessLevel) -> Lease:
+        """Takes a lease.
+
+        Args:
+            binding: the tenant's, as the cell's stack exports it.
+
+        Raises:
+            LeaseError: if the tenant is detached, the token may not, or OpenBao or PostgreSQL cannot.
+        """
+        project = str(binding["project"])
+        if binding["lifecycle"] != "attached":
+            raise LeaseError(
+                f"project {project} is {binding['lifecycle']}: set `lifecycle: attached` in its file and bring it up"
+            )
+        names = TenantNames(project)
+        token: str | None = None
+        token_ttl: int | None = None
+        if level in API_LEVELS:
+            # First: a token that nobody uses costs nothing, a login that nobody uses would have to be revoked.
+            minted = self._read(names.token_path(level), project, level)["data"]
+            token, token_ttl = str(minted["token"]), int(minted["ttl"])
+        answer = self._read(names.lease_path(level), project, level)
+        database = binding["database"]
+        ttl = int(answer["lease_duration"])
+        return Lease(
+            project=project,
+            level=level,
+            schema=str(binding["schema"]),
+            host=str(database["host"]),
+            port=int(database["port"]),
+            database=str(database["database"]),
+            sslmode=str(database["sslmode"]),
+            username=str(answer["data"]["username"]),
+            password=str(answer["data"]["password"]),
+            lease_id=str(answer["lease_id"]),
+            ttl_seconds=ttl,
+            expires_at=datetime.now(UTC) + timedelta(seconds=ttl),
+            api_url=str(binding["apiUrl"]),
+            token=token,
+            token_ttl_seconds=token_ttl,
+        )
+
+    def revoke(self, lease_id: str) -> None:
+        """Gives a lease back: its sessions end and its login is dropped.
+
+        Raises:
+            LeaseError: if the token may not, or it could not be done.
+        """
+        try:
+            # The path that names the lease: a policy can allow that for one tenant's leases, unlike the body's field.
+            self._client.write_data(f"sys/leases/revoke/{lease_id}", data={})
+        except Forbidden:
+            raise LeaseError(f"this OpenBao token may not revoke {lease_id}") from None
+        except (VaultError, requests.RequestException) as error:
+            raise LeaseError(f"{lease_id} was not revoked: {explain(error)}; run the same command again") from None
+
+    def live(self, names: TenantNames, level: AccessLevel) -> list[str]:
+        """IDs of a tenant's leases of one level; takes an operator's token.
+
+        Raises:
+            LeaseError: if the token may not list leases.
+        """
+        path = names.lease_path(level)
+        try:
+            answer = self._client.list(f"sys/leases/lookup/{path}")
+        except InvalidPath:
+            return []
+        except Forbidden:
+            raise LeaseError("this OpenBao token may not list leases: that takes an operator's") from None
+        except (VaultError, requests.RequestException) as error:
+            raise LeaseError(f"leases cannot be listed: {explain(error)}") from None
+        return [f"{path}/{key}" for key in answer["data"]["keys"]] if answer else []
+
+    def _read(self, path: str, project: str, level: AccessLevel) -> dict[str, Any]:
+        try:
+            answer = self._client.read(path)
+        except Forbidden:
+            raise LeaseError(
+                f"you may not use {project} as {level}: ask one of its owners to add you to "
+                f"the project's file with a role that may"
+            ) from None
+        except (VaultError, requests.RequestException) as error:
+            cause = explain(error)
+            if "no entity associated" in cause:
+                cause = "the token belongs to nobody: sign in as a person or workload, not with a root token"
+            raise LeaseError(f"no lease for {project} as {level}: {cause}") from None
+        if answer is None:
+            raise LeaseError(
+                f"no lease for {project} as {level}: OpenBao has nothing at {path}; bring its cell up first"
+            )
+        return dict(answer)
