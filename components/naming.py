@@ -1,7 +1,7 @@
 """The names that everything of a tenant goes by, derived from its slug in this one place.
 
 A tenant's schema, database roles, lease roles, token roles, policies and groups share one spelling, so that what is
-seen in ``\\du`` is what stands in an OpenBao path.
+seen in ``psql``'s list of roles is what stands in an OpenBao path.
 """
 
 import re

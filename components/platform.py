@@ -77,7 +77,7 @@ def read_platform(central_stack: str) -> Platform:
                 value = value[key]
             return value
 
-        return cast(Any, outputs.apply(walk))
+        return cast("Any", outputs.apply(walk))
 
     return Platform(
         database=DatabaseEndpoint(

@@ -57,7 +57,8 @@ class Lease:
     def connection_string(self) -> str:
         """A libpq URI, the password in it."""
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database)}?{urlencode({'sslmode': self.sslmode})}"
+        options = urlencode({"sslmode": self.sslmode})
+        return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database)}?{options}"
 
     def variables(self) -> dict[str, str]:
         """The lease as environment variables."""

@@ -231,9 +231,8 @@ def choose_engine(choice: EngineChoice, home: Home, say: Callable[[str], None]) 
         return PulumiEngine(home, command)
     if choice is EngineChoice.PULUMI:
         raise EmbeddedError("there is no `pulumi` on PATH, and get.pulumi.com cannot be reached to install it.")
-    say(
-        "No Pulumi CLI here, and none can be installed: using the embedded runner (state, drift and destroy need the CLI)."
-    )
+    say("There is no Pulumi CLI here, and none can be installed: using the embedded runner. It keeps no state and")
+    say("removes nothing; drift and destroy need the CLI.")
     return EmbeddedEngine(home)
 
 
@@ -272,7 +271,7 @@ def _install(home: Home, say: Callable[[str], None]) -> Path | None:
     say(f"Installing the Pulumi CLI into {root}")
     try:
         automation.PulumiCommand.install(root=str(root))
-    except Exception as error:  # whatever the installer's script meets, there is another engine
+    except Exception as error:  # noqa: BLE001 whatever the installer's script meets, there is another engine
         say(f"The Pulumi CLI could not be installed: {error}")
         return None
     return _installed(home)

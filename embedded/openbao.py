@@ -103,7 +103,7 @@ class EmbeddedOpenBao:
                 f"{self.home.path / _KEYS} is missing, so OpenBao cannot be unsealed. "
                 "Put it back, or run `dataplane servers reset` to start afresh."
             )
-        return cast(_Keys, keys)
+        return cast("_Keys", keys)
 
     def _launch(self) -> int:
         port = port_for("openbao", self.home)

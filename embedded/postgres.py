@@ -132,18 +132,43 @@ class EmbeddedPostgres:
     def _initialise(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)  # what an interrupted initdb left
         password = self.home.write_private(_PASSWORD_FILE, secrets.token_hex(24) + "\n")
-        arguments = ["-D", self.data, "-U", ADMIN_USER, "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8"]
+        arguments: list[str | Path] = [
+            "-D",
+            self.data,
+            "-U",
+            ADMIN_USER,
+            "-A",
+            "scram-sha-256",
+            f"--pwfile={password}",
+            "-E",
+            "UTF8",
+        ]
         if os.geteuid() == 0 and self._prefix()[0] == "setpriv":
             self.data.mkdir()
             self._give_away(self.data, password)
-        command = [*self._prefix(), self.binaries / "initdb", *arguments, "--no-locale", "--no-instructions"]
+        command: list[str | Path] = [
+            *self._prefix(),
+            self.binaries / "initdb",
+            *arguments,
+            "--no-locale",
+            "--no-instructions",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             shutil.rmtree(self.data, ignore_errors=True)
             raise ServerError(f"initdb failed in {self.data}:\n{done.stderr.strip()}")
 
     def _control(self, action: str, *arguments: str, check: bool = True) -> int:
-        command = [*self._prefix(), self.binaries / "pg_ctl", action, "-D", self.data, "-w", "-t", str(_START_SECONDS)]
+        command: list[str | Path] = [
+            *self._prefix(),
+            self.binaries / "pg_ctl",
+            action,
+            "-D",
+            self.data,
+            "-w",
+            "-t",
+            str(_START_SECONDS),
+        ]
         if action == "status":
             command = command[:-3]
         done = subprocess.run(

@@ -29,7 +29,7 @@ def is_free(port: int) -> bool:
 def port_for(server: str, home: Home) -> int:
     """The port of a server that is not running: the one it is told to have, else the one it had, else a free one.
 
-    ``DATA_PLANE_<SERVER>_PORT`` tells it. The port is remembered, because leases and OpenBao's own configuration name it.
+    ``DATA_PLANE_<SERVER>_PORT`` tells it. The port is remembered, because leases and OpenBao's configuration name it.
 
     Raises:
         ServerError: if that port is taken or is no port.

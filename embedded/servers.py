@@ -8,7 +8,7 @@ from embedded.openbao import EmbeddedOpenBao
 from embedded.postgres import ADMIN_USER, EmbeddedPostgres
 from embedded.processes import LOOPBACK
 
-__all__ = ["ADMIN_USER", "LOOPBACK", "Servers", "ServerStatus"]
+__all__ = ["ADMIN_USER", "LOOPBACK", "ServerStatus", "Servers"]
 
 
 @dataclass(frozen=True)

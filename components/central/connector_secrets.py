@@ -52,7 +52,7 @@ SUPABASE_SECRETS: Mapping[str, SecretKind] = {
     "S3_PROTOCOL_ACCESS_KEY_ID": SecretKind.HEX_16,
     "S3_PROTOCOL_ACCESS_KEY_SECRET": SecretKind.HEX_32,
 }
-"""What ``connectors/supabase`` holds; names and lengths are those of the official ``.env.example`` and its generator."""
+"""What ``connectors/supabase`` holds; names and lengths follow the official ``.env.example`` and its generator."""
 
 _PROJECT_REF = "supabase-self-hosted"
 _LETTERS = string.ascii_letters + string.digits

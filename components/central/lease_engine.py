@@ -21,7 +21,7 @@ __all__ = ["LeaseEngine", "LeaseEngineArgs"]
 
 _ISSUER_SECRET = "supabase-lease-issuer"
 
-# The tenant's role is in the name for whoever reads pg_stat_activity; the random part makes it unique. 63 bytes at most.
+# The tenant's role is in the name for whoever reads pg_stat_activity; the random part makes it unique.
 _USERNAME_TEMPLATE = '{{ printf "lease_%s_%s" (.RoleName | truncate 34) (random 20) }}'
 
 

@@ -1,4 +1,4 @@
-"""``platform.sql``, applied: what the central database needs that no resource of the postgresql provider can express."""
+"""``platform.sql``, applied: what the database needs that no resource of the postgresql provider can express."""
 
 import hashlib
 from pathlib import Path

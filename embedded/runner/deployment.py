@@ -170,7 +170,7 @@ class _Program:
         self._root = root
         self._config = config
         self._monitor = monitor
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "project": project,
             "stack": stack,
             "monitor": monitor,
@@ -216,7 +216,7 @@ class _Program:
 
         try:
             loop.run_until_complete(pulumi.runtime.run_in_stack(program))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 told to the thread that waits
             self._error = error
         finally:
             executor.shutdown(wait=True)

@@ -182,10 +182,7 @@ class Monitor:
         if client is None:
             return resource_pb2.ResourceInvokeResponse(unknown=True)
         try:
-            function = client.functions.get(request.tok)
-            if function is None:
-                raise NotImplementedError(f"the embedded runner has no function {request.tok}")
-            answer = function(Properties.decode(request.args).values)
+            answer = _function(client, request.tok)(Properties.decode(request.args).values)
         except Exception as error:
             self._fail(request, error)
             raise
@@ -312,11 +309,18 @@ class Monitor:
         return resource_id, declared.updated(outputs), step(change)
 
 
+def _function(client: ProviderClient, token: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    function = client.functions.get(token)
+    if function is None:
+        raise NotImplementedError(f"the embedded runner has no function {token}")
+    return function
+
+
 class _Dynamic:
     """A dynamic resource, by the methods that it brings with it."""
 
     def __init__(self, inputs: Properties) -> None:
-        self._provider = dill.loads(base64.b64decode(inputs.values[_DYNAMIC_CODE]))
+        self._provider = dill.loads(base64.b64decode(inputs.values[_DYNAMIC_CODE]))  # noqa: S301 the program made it
 
     def differs(self, resource_id: str, olds: dict[str, Any], news: dict[str, Any]) -> bool:
         if type(self._provider).read is not ResourceProvider.read:
@@ -343,7 +347,7 @@ class _Endpoint:
 
     def apply(self, _before: tuple[str, Properties] | None, news: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         if not isinstance(self._client, OpenBaoClient):
-            raise RuntimeError("it was reached before its provider was known")
+            raise RuntimeError("it was reached before its provider was known")  # noqa: TRY004
         self._client.write(news["path"], news["dataJson"])
         return news["path"], {"written": self._fingerprint(news)}
 
@@ -359,11 +363,10 @@ def _computed(properties: dict[str, Any], inputs: Properties) -> dict[str, Any]:
 
 def _kept(values: dict[str, Any], ignored: set[str]) -> dict[str, Any]:
     """Inputs without those that an update is to leave alone."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if key in ignored:
-            continue
-        if isinstance(value, dict):
-            value = {part: item for part, item in value.items() if f"{key}.{part}" not in ignored}
-        result[key] = value
-    return result
+
+    def inside(key: str, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {part: item for part, item in value.items() if f"{key}.{part}" not in ignored}
+
+    return {key: inside(key, value) for key, value in values.items() if key not in ignored}

@@ -58,8 +58,7 @@ class PolicyPack:
                 "PULUMI_DRY_RUN": str(preview).lower(),
             },
         )
-        assert self._process.stdout is not None
-        port = self._process.stdout.readline().strip()
+        port = self._process.stdout.readline().strip() if self._process.stdout else ""
         if not port.isdecimal():
             _, errors = self._process.communicate(timeout=10)
             raise EmbeddedError(f"the policy pack in {folder} does not start:\n{errors.strip() or port}")

@@ -12,8 +12,8 @@ __all__ = ["UNKNOWN", "Properties", "has_unknown"]
 UNKNOWN: str = rpc.UNKNOWN
 """Stands for a value that is known only once something has been applied."""
 
-_SIGNATURE: str = rpc._special_sig_key
-_SECRET: str = rpc._special_secret_sig
+_SIGNATURE: str = rpc._special_sig_key  # noqa: SLF001
+_SECRET: str = rpc._special_secret_sig  # noqa: SLF001
 
 
 @dataclass

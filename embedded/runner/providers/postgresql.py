@@ -4,6 +4,7 @@ What each does is what pulumi-postgresql does for the same inputs; statements ar
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, LiteralString
 
 import psycopg
@@ -14,6 +15,8 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
 
 __all__ = ["PostgresqlClient"]
+
+Statement = sql.SQL | sql.Composed
 
 _POOL_SIZE = 8
 _WAIT_SECONDS = 30
@@ -102,13 +105,13 @@ class PostgresqlClient(ProviderClient):
 
     def _rows(self, query: LiteralString, *values: object) -> list[dict[str, Any]]:
         with self._connection() as connection:
-            return connection.execute(query, values).fetchall()
+            return list(connection.execute(query, values).fetchall())
 
-    def _connection(self) -> Any:
+    def _connection(self) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
         self._pool.open()
         return self._pool.connection()
 
-    def _run(self, *statements: sql.Composable, lock: tuple[int, str] | None = None) -> None:
+    def _run(self, *statements: Statement, lock: tuple[int, str] | None = None) -> None:
         with self._connection() as connection, connection.transaction():
             if lock:
                 connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", lock)
@@ -152,7 +155,7 @@ class PostgresqlClient(ProviderClient):
 
     def _apply_role(self, desired: Inputs, live: Live | None) -> None:
         role = sql.Identifier(desired["name"])
-        words = [
+        words: list[Statement] = [
             sql.SQL(on if desired.get(key, default) else off) for key, (_, on, off, default) in _ATTRIBUTES.items()
         ]
         words.append(sql.SQL("connection limit {}").format(int(desired.get("connectionLimit", -1))))
@@ -161,7 +164,7 @@ class PostgresqlClient(ProviderClient):
         if "password" in desired:
             words.append(sql.SQL("password {}").format(desired["password"]))
         verb = sql.SQL("create role {} {}" if live is None else "alter role {} {}")
-        statements: list[sql.Composable] = [verb.format(role, sql.SQL(" ").join(words))]
+        statements: list[Statement] = [verb.format(role, sql.SQL(" ").join(words))]
         wanted, present = set(desired.get("roles", [])), set(live.properties["roles"] if live else [])
         statements += [sql.SQL("grant {} to {}").format(sql.Identifier(r), role) for r in sorted(wanted - present)]
         statements += [sql.SQL("revoke {} from {}").format(sql.Identifier(r), role) for r in sorted(present - wanted)]
@@ -182,7 +185,8 @@ class PostgresqlClient(ProviderClient):
 
     def _read_schema(self, desired: Inputs) -> Live | None:
         rows = self._rows(
-            "select pg_get_userbyid(nspowner) as owner, current_database() as database from pg_namespace where nspname = %s",
+            "select pg_get_userbyid(nspowner) as owner, current_database() as database"
+            " from pg_namespace where nspname = %s",
             desired["name"],
         )
         name = desired["name"]
@@ -214,7 +218,7 @@ class PostgresqlClient(ProviderClient):
 
     def _apply_grant(self, desired: Inputs, live: Live | None) -> None:
         schema, role = sql.Identifier(desired["schema"]), sql.Identifier(desired["role"])
-        statements: list[sql.Composable] = [sql.SQL("revoke all on schema {} from {}").format(schema, role)]
+        statements: list[Statement] = [sql.SQL("revoke all on schema {} from {}").format(schema, role)]
         if desired["privileges"]:
             words = sql.SQL(", ").join(_word(privilege) for privilege in desired["privileges"])
             statements.append(sql.SQL("grant {} on schema {} to {}").format(words, schema, role))
@@ -224,7 +228,8 @@ class PostgresqlClient(ProviderClient):
 
     def _read_membership(self, desired: Inputs) -> Live | None:
         rows = self._rows(
-            "select from pg_auth_members where member = to_regrole(quote_ident(%s)) and roleid = to_regrole(quote_ident(%s))",
+            "select from pg_auth_members"
+            " where member = to_regrole(quote_ident(%s)) and roleid = to_regrole(quote_ident(%s))",
             desired["role"],
             desired["grantRole"],
         )
@@ -257,7 +262,7 @@ class PostgresqlClient(ProviderClient):
         identifier = "_".join(
             [desired["role"], desired["database"], schema or "noschema", desired["owner"], desired["objectType"]]
         )
-        if privileges or not desired["privileges"] and self._has_defaults(desired["owner"], code):
+        if privileges or (not desired["privileges"] and self._has_defaults(desired["owner"], code)):
             return Live(identifier, {**desired, "privileges": privileges})
         return None
 
@@ -280,7 +285,7 @@ class PostgresqlClient(ProviderClient):
             sql.SQL("in schema {}").format(sql.Identifier(schema)) if schema else sql.SQL(""),
         )
         role = sql.SQL("public") if desired["role"] == "public" else sql.Identifier(desired["role"])
-        statements: list[sql.Composable] = [sql.SQL("{} revoke all on {} from {}").format(head, sql.SQL(objects), role)]
+        statements: list[Statement] = [sql.SQL("{} revoke all on {} from {}").format(head, sql.SQL(objects), role)]
         if desired["privileges"]:
             words = sql.SQL(", ").join(_word(privilege) for privilege in desired["privileges"])
             statements.append(sql.SQL("{} grant {} on {} to {}").format(head, words, sql.SQL(objects), role))

