@@ -117,6 +117,7 @@ cluster_addr  = "http://{LOOPBACK}:{cluster}"
 storage "raft" {{
   path    = "{storage}"
   node_id = "embedded"
+  performance_multiplier = 1 # one node need not wait long for others before it elects itself
 }}
 listener "tcp" {{
   address         = "{LOOPBACK}:{port}"

@@ -55,7 +55,10 @@ def test_a_minimal_file_gets_defaults(tmp_path: Path) -> None:
         (("cell: cell-1", "cell: cell-1\ncolour: red"), "my-app.yaml:4: colour: found an unknown key; expected one of"),
         (("cell: cell-1", "cell: cell-1\ncell: cell-2"), "my-app.yaml:4: cell: found it a second time; expected each"),
         (("cell: cell-1", "cell: [cell-1"), "my-app.yaml:4: YAML: found "),
-        (("cell: cell-1", "cell: cell-1\nexposed: 'yes'"), "my-app.yaml:4: exposed: found 'yes'; expected input should"),
+        (
+            ("cell: cell-1", "cell: cell-1\nexposed: 'yes'"),
+            "my-app.yaml:4: exposed: found 'yes'; expected input should",
+        ),
         (("cell: cell-1", "cell: cell-1\nlifecycle: gone"), "my-app.yaml:4: lifecycle: found 'gone'; expected input"),
         (
             ("cell: cell-1", "cell: cell-1\nusers: {boss: [b]}"),
@@ -142,7 +145,9 @@ def test_a_full_cell_names_every_project_too_many(tmp_path: Path) -> None:
 def test_a_cell_without_a_stack_is_named(tmp_path: Path) -> None:
     (tmp_path / "stacks").mkdir()
     config = "config:\n  supabase-data-plane:kind: cell\n  supabase-data-plane:environment: local\n"
-    (tmp_path / "stacks" / "Pulumi.x.yaml").write_text(f"{config}  supabase-data-plane:cell: cell-7\n", encoding="utf-8")
+    (tmp_path / "stacks" / "Pulumi.x.yaml").write_text(
+        f"{config}  supabase-data-plane:cell: cell-7\n", encoding="utf-8"
+    )
     found = problems(tmp_path, {"my-app.yaml": GOOD})
     assert found == [
         "my-app.yaml:3: cell: found 'cell-1'; expected one of cell-7, or a new stacks/Pulumi.<stack>.yaml with this cell"

@@ -1,0 +1,270 @@
+"""The same promises of both engines: the embedded runner, and the Pulumi CLI wherever it and its plugins are."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pulumi
+import pytest
+
+from components.naming import AccessLevel
+from connector.bindings import LocalDataPlane
+from connector.leases import LeaseClient
+from embedded.engines import EmbeddedEngine, Engine, PulumiEngine
+from embedded.errors import EmbeddedError
+from embedded.workplace import Workplace
+from tests.conftest import ALPHA, BETA, Plane, bring_up
+
+MakeWorkplace = Callable[[dict[str, str]], Workplace]
+
+
+def missing_for_the_cli() -> str:
+    """Why the real engine cannot be tested here; empty if it can."""
+    command = shutil.which("pulumi")
+    if command is None:
+        return "no `pulumi` on PATH"
+    done = subprocess.run([command, "plugin", "ls", "--json"], capture_output=True, text=True)
+    found = {plugin["name"] for plugin in json.loads(done.stdout or "[]")} if done.returncode == 0 else set()
+    missing = {"postgresql", "vault"} - found
+    return f"the CLI lacks its plugins {', '.join(sorted(missing))}" if missing else ""
+
+
+REAL = pytest.mark.skipif(bool(missing_for_the_cli()), reason=missing_for_the_cli() or "-")
+
+
+@pytest.fixture(params=["embedded", pytest.param("pulumi", marks=[REAL, pytest.mark.real_engine])])
+def workplace(request: pytest.FixtureRequest, new_workplace: MakeWorkplace) -> Workplace:
+    made = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+    return Workplace(made.servers, engine_of(request.param, made), made.root)
+
+
+def engine_of(name: str, workplace: Workplace) -> Engine:
+    if name == "embedded":
+        return EmbeddedEngine(workplace.servers.home, workplace.root)
+    return PulumiEngine(workplace.servers.home, Path(shutil.which("pulumi") or ""), workplace.root)
+
+
+def edit(workplace: Workplace, slug: str, before: str, after: str) -> None:
+    path = workplace.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert before in text
+    path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def snapshot(workplace: Workplace) -> dict[str, Any]:
+    """Everything that a run can change, without what a login or a lease adds."""
+    queries = {
+        "roles": "select rolname, rolcanlogin, rolbypassrls, rolconnlimit from pg_roles where rolname !~ '^(pg_|lease_)'",
+        "members": "select roleid::regrole::text, member::regrole::text from pg_auth_members",
+        "settings": "select setrole::regrole::text, setconfig from pg_db_role_setting",
+        "schemas": "select nspname, nspacl::text from pg_namespace where nspname !~ '^pg_'",
+        "defaults": "select defaclrole::regrole::text, defaclnamespace::regnamespace::text, defaclobjtype::text,"
+        " defaclacl::text from pg_default_acl",
+        "functions": "select proname, prosrc from pg_proc where pronamespace = to_regnamespace('data_plane')",
+        "triggers": "select evtname, evtevent, evttags from pg_event_trigger",
+    }
+    found: dict[str, Any] = {}
+    with workplace.servers.postgres.connect() as admin:
+        for name, query in queries.items():
+            found[name] = sorted(map(repr, admin.execute(query.encode()).fetchall()))
+    client = workplace.servers.openbao.client()
+    for path in (
+        "sys/policies/acl",
+        "database/roles",
+        "identity/oidc/role",
+        "identity/group/name",
+        "identity/entity/name",
+    ):
+        keys = sorted((client.list(path) or {"data": {"keys": []}})["data"]["keys"])
+        found[path] = keys
+        if path != "identity/entity/name":
+            ignored = {"last_update_time", "modify_index", "creation_time", "id"}
+            found[f"{path}/*"] = [
+                {k: v for k, v in client.read(f"{path}/{key}")["data"].items() if k not in ignored}
+                for key in keys
+                if key not in ("root", "default")
+            ]
+    return found
+
+
+def test_a_preview_says_what_comes_and_changes_nothing(workplace: Workplace) -> None:
+    before = snapshot(workplace) if workplace.servers.openbao.client().list("sys/policies/acl") else {}
+    (central,) = [workplace_run for workplace_run in _central_only(workplace)]
+    assert central.created is None or central.created > 5
+    # A list of what is not there yet fails in OpenBao, so look at what both states have.
+    with workplace.servers.postgres.connect() as admin:
+        row = admin.execute("select count(*) from pg_roles where rolname ~ '^(anon|proj_|openbao)'").fetchone()
+    assert row == (0,)
+    assert "connectors/" not in workplace.servers.openbao.client().read("sys/mounts")["data"]
+    assert before.get("triggers") in (None, [])
+
+
+def _central_only(workplace: Workplace) -> list[Any]:
+    runs = workplace.run(preview=True, on_stack=lambda _stack: None, on_step=lambda _step: None)
+    return [next(runs)]
+
+
+def test_a_second_up_changes_nothing(workplace: Workplace) -> None:
+    first = bring_up(workplace)
+    assert all(run.created for run in first)
+    before = snapshot(workplace)
+    second = bring_up(workplace)
+    assert [(run.created, run.updated) for run in second] == [(0, 0), (0, 0)]
+    assert snapshot(workplace) == before
+    if isinstance(workplace.engine, EmbeddedEngine):
+        assert [(run.created, run.updated) for run in bring_up(workplace, preview=True)] == [(0, 0), (0, 0)]
+
+
+def test_leases_work_after_an_up_and_end_with_a_detachment(workplace: Workplace) -> None:
+    bring_up(workplace)
+    data_plane = LocalDataPlane(workplace)
+    client = data_plane.client("alpha", AccessLevel.OWNER, None)
+    lease = LeaseClient(client).issue(data_plane.binding("alpha"), AccessLevel.OWNER)
+    session = psycopg.connect(lease.connection_string, autocommit=True)
+    session.execute("create table kept (a int)")
+    edit(workplace, "alpha", "limits:", "lifecycle: detached\nlimits:")
+    changes = bring_up(workplace)
+    assert (changes[0].created, changes[0].updated, changes[1].created) == (0, 0, 0)
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("select 1")
+    plane = Plane(workplace)
+    assert plane.rows("select count(*) from pg_roles where rolname like 'lease\\_%%'") == [(0,)]
+    assert plane.rows("select to_regclass('proj_alpha.kept') is not null") == [(True,)]
+    granted = plane.rows("select count(*) from pg_namespace n, aclexplode(nspacl) where nspname = 'proj_alpha'")
+    assert granted == [(2,)], "the owner's own USAGE and CREATE"
+    refused = client.adapter.request("get", "/v1/database/creds/proj_alpha_owner", raise_exception=False)
+    assert refused.status_code == 403
+
+    edit(workplace, "alpha", "lifecycle: detached\n", "")
+    bring_up(workplace)
+    again = LeaseClient(client).issue(data_plane.binding("alpha"), AccessLevel.OWNER)
+    with psycopg.connect(again.connection_string) as reopened:
+        assert reopened.execute("select count(*) from kept").fetchone() == (0,)
+
+
+def test_changed_limits_and_people_are_applied_in_place(workplace: Workplace) -> None:
+    bring_up(workplace)
+    edit(workplace, "alpha", "statement_timeout: 20s", "statement_timeout: 5s")
+    edit(workplace, "alpha", "connection_limit: 3", "connection_limit: 9")
+    edit(workplace, "alpha", "lease_ttl: 10m", "lease_ttl: 20m")
+    edit(workplace, "alpha", "project_viewer: [vera]", "project_viewer: [vera, newcomer]")
+    edit(workplace, "beta-two", "exposed: false", "exposed: true")
+    bring_up(workplace)
+    plane = Plane(workplace)
+    assert plane.rows("select distinct rolconnlimit from pg_roles where rolname like 'proj\\_alpha\\_%%'") == [(9,)]
+    lease = plane.lease("alpha", AccessLevel.ANON, "newcomer")
+    assert lease.ttl_seconds == 1200
+    with psycopg.connect(lease.connection_string) as session:
+        assert session.execute("show statement_timeout").fetchone() == ("5s",)
+    with plane.admin() as admin:
+        admin.execute("select data_plane.pre_config()")
+        row = admin.execute("select current_setting('pgrst.db_schemas')").fetchone()
+    assert row == ("public,proj_alpha,proj_beta_two",)
+
+
+def test_wrong_input_is_reported_whole_and_nothing_is_applied(
+    workplace: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit(workplace, "alpha", "cell: cell-1", "cell: cell-9")
+    edit(workplace, "beta-two", "slug: beta-two", "slug: BETA")
+    with pytest.raises((pulumi.RunError, EmbeddedError)) as caught:
+        bring_up(workplace)
+    text = str(caught.value) + "".join(capfd.readouterr())
+    assert "beta-two.yaml:1: slug: found 'BETA'" in text
+    assert "alpha.yaml:3: cell: found 'cell-9'" in text
+    assert "Traceback" not in text
+    with workplace.servers.postgres.connect() as admin:
+        row = admin.execute("select count(*) from pg_roles where rolname ~ '^(anon|proj_)'").fetchone()
+    assert row == (0,)
+
+
+PACK = """\
+from pulumi_policy import EnforcementLevel, PolicyPack, ResourceValidationPolicy, StackValidationPolicy
+
+def no_bert(args, report):
+    if args.resource_type == "postgresql:index/schema:Schema" and "beta" in args.props["name"]:
+        report("schemas of beta are not wanted")
+
+def counts(args, report):
+    roles = [r for r in args.resources if r.resource_type == "postgresql:index/role:Role" and r.parent]
+    report(f"the stack has {len(roles)} roles")
+
+PolicyPack("house-rules", [
+    ResourceValidationPolicy("no-beta", "No schema of beta.", no_bert, enforcement_level=EnforcementLevel.MANDATORY),
+    StackValidationPolicy("count-roles", "Counts roles.", counts, enforcement_level=EnforcementLevel.ADVISORY),
+])
+"""
+
+
+def test_a_mandatory_policy_stops_a_run_before_anything_is_applied(
+    workplace: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pack = workplace.root / "policies"
+    pack.mkdir()
+    runtime = "runtime:\n  name: python\n  options:\n    virtualenv: ../.venv\n"
+    (pack / "PulumiPolicy.yaml").write_text(f"description: House rules.\nversion: 0.0.1\n{runtime}", encoding="utf-8")
+    (pack / "__main__.py").write_text(PACK, encoding="utf-8")
+    with pytest.raises(EmbeddedError) as caught:
+        bring_up(workplace)
+    text = str(caught.value) + "".join(capfd.readouterr())
+    assert "schemas of beta are not wanted" in text
+    with workplace.servers.postgres.connect() as admin:
+        row = admin.execute("select count(*) from pg_namespace where nspname like 'proj\\_%'").fetchone()
+    assert row == (0,)
+    edit(workplace, "beta-two", "slug: beta-two", "slug: gamma")
+    old = workplace.root / "stacks" / "local" / "projects" / "beta-two.yaml"
+    old.rename(old.with_name("gamma.yaml"))
+    runs = bring_up(workplace)
+    text = "".join(capfd.readouterr()) + str([run.remarks for run in runs])
+    assert "the stack has 8 roles" in text
+
+
+@REAL
+@pytest.mark.real_engine
+def test_what_the_runner_applies_is_what_the_cli_would_have(new_workplace: MakeWorkplace) -> None:
+    """Each on servers of its own; then every difference between the two outcomes is a difference of the engines."""
+    outcomes = []
+    for name in ("embedded", "pulumi"):
+        made = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+        bring_up(Workplace(made.servers, engine_of(name, made), made.root))
+        found = snapshot(made)
+        for group in found["identity/group/name/*"]:
+            for key in ("member_entity_ids", "member_group_ids", "alias"):
+                group[key] = len(group[key] or [])
+        outcomes.append(found)
+    assert outcomes[0] == outcomes[1]
+
+
+@REAL
+@pytest.mark.real_engine
+def test_the_cli_finds_no_drift_and_no_secret_in_its_state(new_workplace: MakeWorkplace) -> None:
+    made = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+    engine = PulumiEngine(made.servers.home, Path(shutil.which("pulumi") or ""), made.root)
+    workplace = Workplace(made.servers, engine, made.root)
+    bring_up(workplace)
+    environment = {**engine._environment(), "VAULT_TOKEN": made.servers.openbao.root_token}
+    for stack in workplace.stacks():
+        config = str(made.servers.home.path / "config" / f"Pulumi.{stack}.yaml")
+        arguments = ["refresh", "--yes", "--expect-no-changes", "--stack", stack, "--config-file", config]
+        done = subprocess.run(["pulumi", *arguments], cwd=made.root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    secrets = [*made.servers.openbao.client().read("connectors/data/supabase")["data"]["data"].values()]
+    secrets.append(
+        made.servers.openbao.client().read("connectors/data/supabase-lease-issuer")["data"]["data"]["PASSWORD"]
+    )
+    kept = [path for path in (made.servers.home.path / "pulumi-state").rglob("*.json*") if path.is_file()]
+    assert kept
+    for path in kept:
+        assert not [secret for secret in secrets if secret in path.read_text(encoding="utf-8")], path
+    committed = made.root / "stacks" / "Pulumi.local-central.yaml"
+    assert "encryptionsalt" not in committed.read_text(encoding="utf-8")
+
+
+def test_the_operators_token_is_not_left_in_the_environment(plane: Plane) -> None:
+    bring_up(plane.workplace)
+    assert os.environ.get("VAULT_TOKEN") != plane.workplace.servers.openbao.root_token
