@@ -98,6 +98,8 @@ class EmbeddedOpenBao:
 
     def _keys(self) -> _Keys:
         keys = self.home.read_json(_KEYS)
+        if keys is None and not (self.home.path / "openbao").exists():
+            raise ServerError("the local OpenBao was never started: run `dataplane up`.")
         if keys is None:
             raise ServerError(
                 f"{self.home.path / _KEYS} is missing, so OpenBao cannot be unsealed. "

@@ -117,8 +117,7 @@ class Workplace:
 
     def bindings(self) -> dict[str, dict[str, Any]]:
         """What each project binds to, by slug, as the cells' last runs left it."""
-        with self._operator():
-            cells = [self.engine.outputs(stack) for stack in self.stacks()[1:]]
+        cells = [self.engine.outputs(stack) for stack in self.stacks()[1:]]
         return {slug: binding for cell in cells for slug, binding in (cell.get("tenants") or {}).items()}
 
     def _config(self, stack: str) -> LocalConfig:

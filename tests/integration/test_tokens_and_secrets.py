@@ -14,7 +14,8 @@ from joserfc.jwk import KeySet
 
 from components.central.connector_secrets import SUPABASE_SECRETS, SecretKind, generate
 from components.naming import API_LEVELS, AccessLevel
-from connector.leases import LeaseFormat
+from connector.errors import LeaseError
+from connector.leases import LeaseClient, LeaseFormat
 from tests.conftest import Plane, bring_up
 
 
@@ -72,9 +73,6 @@ def test_a_token_outlives_the_rotation_of_its_key(plane: Plane) -> None:
 
 
 def test_a_root_token_gets_a_clear_refusal(plane: Plane) -> None:
-    from connector.errors import LeaseError
-    from connector.leases import LeaseClient
-
     binding = plane.workplace.bindings()["alpha"]
     with pytest.raises(LeaseError, match="belongs to nobody: sign in as a person"):
         LeaseClient(plane.workplace.servers.openbao.client()).issue(binding, AccessLevel.ANON)

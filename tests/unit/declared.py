@@ -57,7 +57,7 @@ class _Recorder(mocks.MockMonitor):
         self._program = program
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802
-        response = super().RegisterResource(request)
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         inputs = Properties.decode(request.object).values
         self._program.resources.append(Declared(request.type, request.name, inputs, request, response.urn))
         return response

@@ -150,7 +150,8 @@ def test_a_cell_without_a_stack_is_named(tmp_path: Path) -> None:
     )
     found = problems(tmp_path, {"my-app.yaml": GOOD})
     assert found == [
-        "my-app.yaml:3: cell: found 'cell-1'; expected one of cell-7, or a new stacks/Pulumi.<stack>.yaml with this cell"
+        "my-app.yaml:3: cell: found 'cell-1'; "
+        "expected one of cell-7, or a new stacks/Pulumi.<stack>.yaml with this cell"
     ]
 
 
@@ -181,7 +182,8 @@ def test_the_schema_refuses_what_the_model_refuses() -> None:
     validator = jsonschema.Draft202012Validator(project_json_schema())
     document = YAML(typ="safe").load(GOOD)
     assert validator.is_valid(document)
-    for change in ({"slug": "A"}, {"colour": 1}, {"owners": []}, {"limits": {"lease_ttl": 5}}, {"lifecycle": "x"}):
+    changes: list[dict[str, object]] = [{"slug": "A"}, {"colour": 1}, {"owners": []}, {"lifecycle": "x"}]
+    for change in [*changes, {"limits": {"lease_ttl": 5}}]:
         assert not validator.is_valid({**document, **change}), change
 
 

@@ -35,9 +35,9 @@ _ATTRIBUTES: dict[str, tuple[LiteralString, LiteralString, LiteralString, bool]]
     "bypassRowLevelSecurity": ("rolbypassrls", "bypassrls", "nobypassrls", False),
 }
 _SETTINGS: dict[str, LiteralString] = {
+    "searchPaths": "search_path",
     "statementTimeout": "statement_timeout",
     "idleInTransactionSessionTimeout": "idle_in_transaction_session_timeout",
-    "searchPaths": "search_path",
 }
 _DEFAULT_OBJECTS: dict[str, tuple[str, LiteralString]] = {
     "table": ("r", "tables"),

@@ -1,0 +1,160 @@
+"""The local servers: persistent, safe to start twice, and clear when something is in their way."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded import home as home_module
+from embedded.errors import EmbeddedError, ServerError
+from embedded.home import Home
+from embedded.openbao import EmbeddedOpenBao
+from embedded.postgres import EmbeddedPostgres
+from embedded.processes import is_free
+from embedded.servers import Servers
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    made = Servers(Home(tmp_path / "home"))
+    yield made
+    if made.home.path.is_dir():
+        made.stop()
+
+
+def test_data_and_addresses_survive_a_restart(servers: Servers) -> None:
+    servers.start()
+    before = [item.address for item in servers.status()]
+    with servers.postgres.connect() as admin:
+        admin.execute("create table kept as select 1 as a")
+    servers.openbao.client().write_data(
+        "sys/policies/acl/kept", data={"policy": 'path "x" { capabilities = ["deny"] }'}
+    )
+    pids = servers.home.read_json("openbao.json")["pid"]
+    servers.start()
+    assert servers.home.read_json("openbao.json")["pid"] == pids, "started twice"
+    servers.stop()
+    assert [item.running for item in servers.status()] == [False, False]
+    servers.stop()
+    servers.start()
+    assert [item.address for item in servers.status()] == before
+    with servers.postgres.connect() as admin:
+        assert admin.execute("select a from kept").fetchone() == (1,)
+    assert servers.openbao.client().read("sys/policies/acl/kept") is not None
+    assert not servers.openbao.sealed
+    servers.reset()
+    assert not servers.home.path.exists()
+
+
+def test_servers_listen_on_loopback_only(servers: Servers) -> None:
+    servers.start()
+    for port in (servers.postgres.port, servers.openbao.port):
+        assert port is not None
+        assert not is_free(port)
+        listening = Path("/proc/net/tcp").read_text(encoding="utf-8")
+        wanted = f":{port:04X} "
+        addresses = {line.split()[1] for line in listening.splitlines()[1:] if line.split()[1].endswith(wanted.strip())}
+        assert addresses == {f"0100007F:{port:04X}"}
+
+
+def test_a_taken_port_is_named_with_the_way_out(servers: Servers) -> None:
+    servers.home.prepare()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        servers.home.write_json("ports.json", {"postgres": port})
+        with pytest.raises(ServerError, match=rf"port {port} on 127\.0\.0\.1, which postgres uses, is taken") as caught:
+            servers.start()
+        assert "DATA_PLANE_POSTGRES_PORT" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["0", "70000", "x", "-1"])
+def test_a_port_that_is_none_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DATA_PLANE_POSTGRES_PORT", value)
+    with pytest.raises(ServerError, match="expected a port from 1 to 65535"):
+        servers.start()
+
+
+def test_a_full_disk_is_named_before_anything_is_written(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=10 * 2**20)
+    monkeypatch.setattr(home_module.shutil, "disk_usage", lambda _path: usage)
+    with pytest.raises(ServerError, match=r"has 10 MiB free and the servers need 512 MiB"):
+        servers.start()
+    assert not (servers.home.path / "postgres").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(ServerError, match="cannot be used: .*DATA_PLANE_HOME"):
+        Servers(Home(tmp_path / "file" / "home")).start()
+
+
+def test_another_version_of_postgresql_is_refused_with_both_named(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(Home(tmp_path / "home"))
+    server.home.prepare()
+    server.data.mkdir()
+    (server.data / "PG_VERSION").write_text("9\n", encoding="utf-8")
+    with pytest.raises(ServerError, match="was made by PostgreSQL 9, and .* has 1"):
+        server.start()
+
+
+def test_an_interrupted_initialisation_is_begun_again(servers: Servers) -> None:
+    servers.home.prepare()
+    (servers.home.path / "postgres" / "base").mkdir(parents=True)
+    servers.postgres.start()
+    with servers.postgres.connect() as admin:
+        assert admin.execute("select 1").fetchone() == (1,)
+
+
+def test_a_killed_openbao_is_started_and_unsealed_again(servers: Servers) -> None:
+    servers.start()
+    pid = int(servers.home.read_json("openbao.json")["pid"])
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    servers.start()
+    assert not servers.openbao.sealed
+
+
+def test_lost_keys_are_said_to_be_lost(servers: Servers) -> None:
+    servers.start()
+    servers.stop()
+    (servers.home.path / "openbao-keys.json").unlink()
+    with pytest.raises(ServerError, match="openbao-keys.json is missing, so OpenBao cannot be unsealed"):
+        servers.start()
+
+
+def test_a_damaged_file_is_named(servers: Servers) -> None:
+    servers.home.prepare()
+    (servers.home.path / "ports.json").write_text("{", encoding="utf-8")
+    with pytest.raises(EmbeddedError, match=r"ports\.json is damaged"):
+        servers.start()
+
+
+def test_openbao_that_is_not_running_says_how_to_start_it(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="run `dataplane servers start`"):
+        _ = EmbeddedOpenBao(Home(tmp_path)).address
+
+
+def test_openbao_is_no_development_server(servers: Servers) -> None:
+    servers.start()
+    pid = servers.home.read_json("openbao.json")["pid"]
+    command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")
+    assert "-dev" not in command
+    status = servers.openbao.client().read("sys/seal-status") or {}
+    assert status.get("storage_type", status.get("data", {}).get("storage_type")) == "raft"
+
+
+def test_a_second_process_waits_for_the_first(servers: Servers) -> None:
+    """Two `start`s at once end with one pair of servers."""
+    code = "from embedded.home import Home; from embedded.servers import Servers; import sys; "
+    code += f"Servers(Home(__import__('pathlib').Path({str(servers.home.path)!r}))).start()"
+    root = Path(home_module.__file__).parent.parent
+    both = [subprocess.Popen([sys.executable, "-c", code], cwd=root) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [item.running for item in servers.status()] == [True, True]
