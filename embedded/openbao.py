@@ -22,6 +22,7 @@ __all__ = ["EmbeddedOpenBao"]
 _KEYS = "openbao-keys.json"
 _CONFIG = "openbao.hcl"
 _START_SECONDS = 60
+_NEVER_STARTED = "the local OpenBao was never started: run `dataplane up`."
 
 
 class _Keys(TypedDict):
@@ -50,6 +51,8 @@ class EmbeddedOpenBao:
             ServerError: if it is not running.
         """
         port = self.port
+        if port is None and not (self.home.path / "openbao").exists():
+            raise ServerError(_NEVER_STARTED)
         if port is None:
             raise ServerError("the local OpenBao is not running: run `dataplane servers start`.")
         return f"http://{LOOPBACK}:{port}"
@@ -99,7 +102,7 @@ class EmbeddedOpenBao:
     def _keys(self) -> _Keys:
         keys = self.home.read_json(_KEYS)
         if keys is None and not (self.home.path / "openbao").exists():
-            raise ServerError("the local OpenBao was never started: run `dataplane up`.")
+            raise ServerError(_NEVER_STARTED)
         if keys is None:
             raise ServerError(
                 f"{self.home.path / _KEYS} is missing, so OpenBao cannot be unsealed. "

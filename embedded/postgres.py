@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         try:
             return (self.home.path / _PASSWORD_FILE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            raise ServerError("the local PostgreSQL was never started: run `dataplane servers start`.") from None
+            raise ServerError("the local PostgreSQL was never started: run `dataplane up`.") from None
 
     @property
     def port(self) -> int | None:
@@ -80,6 +80,18 @@ class EmbeddedPostgres:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return int(lines[3]) if len(lines) > 3 and self._control("status", check=False) == 0 else None
+
+    @property
+    def known_port(self) -> int:
+        """The port that the server has or, while it is down, will have again.
+
+        Raises:
+            ServerError: if it was never started.
+        """
+        ports: dict[str, int] = self.home.read_json("ports.json") or {}
+        if "postgres" not in ports:
+            raise ServerError("the local PostgreSQL was never started: run `dataplane up`.")
+        return ports["postgres"]
 
     def start(self) -> int:
         """Makes the database if there is none, starts the server if it is not running, and gives its port.

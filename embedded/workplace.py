@@ -125,7 +125,7 @@ class Workplace:
             return LocalConfig()
         database = {
             "host": LOOPBACK,
-            "port": self.servers.postgres.port,
+            "port": self.servers.postgres.known_port,
             "name": "postgres",
             "adminUser": ADMIN_USER,
             "sslmode": "disable",

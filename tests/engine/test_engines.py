@@ -63,7 +63,8 @@ def snapshot(workplace: Workplace) -> dict[str, Any]:
         "members": "select roleid::regrole::text, member::regrole::text from pg_auth_members",
         "settings": "select setrole::regrole::text, setconfig from pg_db_role_setting",
         "schemas": "select nspname, array(select a::text from unnest(nspacl) a order by 1) from pg_namespace where nspname !~ '^pg_'",
-        "defaults": "select defaclrole::regrole::text, defaclnamespace::regnamespace::text, defaclobjtype::text,"
+        "defaults": "select defaclrole::regrole::text, (select nspname from pg_namespace n where n.oid = defaclnamespace),"
+        " defaclobjtype::text,"
         " array(select a::text from unnest(defaclacl) a order by 1) from pg_default_acl",
         "functions": "select proname, prosrc from pg_proc where pronamespace = to_regnamespace('data_plane')",
         "triggers": "select evtname, evtevent, evttags from pg_event_trigger",

@@ -83,7 +83,7 @@ def test_a_port_that_is_none_is_refused(servers: Servers, monkeypatch: pytest.Mo
 
 def test_a_full_disk_is_named_before_anything_is_written(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=10 * 2**20)
-    monkeypatch.setattr(home_module.shutil, "disk_usage", lambda _path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage)
     with pytest.raises(ServerError, match=r"has 10 MiB free and the servers need 512 MiB"):
         servers.start()
     assert not (servers.home.path / "postgres").exists()
@@ -91,7 +91,7 @@ def test_a_full_disk_is_named_before_anything_is_written(servers: Servers, monke
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ServerError, match="cannot be used: .*DATA_PLANE_HOME"):
+    with pytest.raises(ServerError, match=r"cannot be used: .*DATA_PLANE_HOME"):
         Servers(Home(tmp_path / "file" / "home")).start()
 
 
@@ -100,7 +100,7 @@ def test_another_version_of_postgresql_is_refused_with_both_named(tmp_path: Path
     server.home.prepare()
     server.data.mkdir()
     (server.data / "PG_VERSION").write_text("9\n", encoding="utf-8")
-    with pytest.raises(ServerError, match="was made by PostgreSQL 9, and .* has 1"):
+    with pytest.raises(ServerError, match=r"was made by PostgreSQL 9, and .* has 1"):
         server.start()
 
 
@@ -125,7 +125,7 @@ def test_lost_keys_are_said_to_be_lost(servers: Servers) -> None:
     servers.start()
     servers.stop()
     (servers.home.path / "openbao-keys.json").unlink()
-    with pytest.raises(ServerError, match="openbao-keys.json is missing, so OpenBao cannot be unsealed"):
+    with pytest.raises(ServerError, match=r"openbao-keys\.json is missing, so OpenBao cannot be unsealed"):
         servers.start()
 
 
@@ -137,7 +137,10 @@ def test_a_damaged_file_is_named(servers: Servers) -> None:
 
 
 def test_openbao_that_is_not_running_says_how_to_start_it(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="run `dataplane servers start`"):
+    with pytest.raises(ServerError, match="never started: run `dataplane up`"):
+        _ = EmbeddedOpenBao(Home(tmp_path)).address
+    (tmp_path / "openbao").mkdir()
+    with pytest.raises(ServerError, match="not running: run `dataplane servers start`"):
         _ = EmbeddedOpenBao(Home(tmp_path)).address
 
 

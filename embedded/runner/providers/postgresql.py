@@ -3,6 +3,7 @@
 What each does is what pulumi-postgresql does for the same inputs; statements are composed with :mod:`psycopg.sql`.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, LiteralString
@@ -51,19 +52,20 @@ class PostgresqlClient(ProviderClient):
 
     def __init__(self, inputs: Inputs) -> None:
         self._place = f"{inputs['host']}:{inputs['port']}"
+        self._lock = threading.Lock()
+        self._arguments: dict[str, Any] = {
+            "host": inputs["host"],
+            "port": int(inputs["port"]),
+            "dbname": inputs["database"],
+            "user": inputs["username"],
+            "password": inputs["password"],
+            "sslmode": inputs["sslmode"],
+            "connect_timeout": int(inputs.get("connectTimeout") or 15),
+            "application_name": "supabase-data-plane",
+            "options": _SESSION,
+        }
         self._pool: ConnectionPool[psycopg.Connection[dict[str, Any]]] = ConnectionPool(
-            kwargs={
-                "host": inputs["host"],
-                "port": int(inputs["port"]),
-                "dbname": inputs["database"],
-                "user": inputs["username"],
-                "password": inputs["password"],
-                "sslmode": inputs["sslmode"],
-                "connect_timeout": int(inputs.get("connectTimeout") or 15),
-                "application_name": "supabase-data-plane",
-                "options": _SESSION,
-                "row_factory": dict_row,
-            },
+            kwargs={**self._arguments, "row_factory": dict_row},
             min_size=0,
             max_size=_POOL_SIZE,
             timeout=_WAIT_SECONDS,
@@ -108,7 +110,11 @@ class PostgresqlClient(ProviderClient):
             return list(connection.execute(query, values).fetchall())
 
     def _connection(self) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
-        self._pool.open()
+        with self._lock:
+            if self._pool.closed:
+                # A pool goes on trying and keeps the cause to itself; one connection says it at once.
+                psycopg.connect(**self._arguments).close()
+                self._pool.open()
         return self._pool.connection()
 
     def _run(self, *statements: Statement, lock: tuple[int, str] | None = None) -> None:
