@@ -194,19 +194,18 @@ class PulumiEngine(Engine):
         if not passphrase.exists():
             self._home.write_private(PASSPHRASE_FILE, secrets.token_hex(32))
         return {
-            **os.environ,
+            # A passphrase of the caller's own would come before the file's.
+            **{key: value for key, value in os.environ.items() if key != "PULUMI_CONFIG_PASSPHRASE"},
             "PULUMI_BACKEND_URL": backend.as_uri(),
             "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
     def _pulumi(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        environment = self._environment()
-        environment.pop("PULUMI_CONFIG_PASSPHRASE", None)
         done = subprocess.run(
             [self._command, *arguments],
             cwd=self._root,
-            env=environment,
+            env=self._environment(),
             input=stdin,
             capture_output=True,
             text=True,

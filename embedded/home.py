@@ -37,7 +37,6 @@ class Home:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.path.chmod(0o700)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
             raise ServerError(

@@ -184,14 +184,22 @@ class _Program:
 
     def run(self) -> BaseException | None:
         """Runs it to its end, and gives what it failed with."""
-        thread = threading.Thread(target=lambda: contextvars.Context().run(self._main), name="pulumi-program")
-        thread.start()
+        # An event, because Python 3.11 takes a thread for ended whose join() was interrupted.
+        ended = threading.Event()
+
+        def main() -> None:
+            try:
+                contextvars.Context().run(self._main)
+            finally:
+                ended.set()
+
+        threading.Thread(target=main, name="pulumi-program").start()
         try:
-            thread.join()
+            ended.wait()
         except KeyboardInterrupt:
             # What is under way is finished, so that nothing is left half-done; nothing more is begun.
             self._monitor.cancelled = True
-            thread.join()
+            ended.wait()
             self._error = RunFailedError(
                 "interrupted: what had begun was finished; the same command goes on from there"
             )

@@ -1,6 +1,7 @@
 """Policy packs, run as the engine runs them: a process of their own that is asked over gRPC."""
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ __all__ = ["PolicyPack", "Violation"]
 
 _MANIFEST = "PulumiPolicy.yaml"
 _CALL_SECONDS = 120
+_START_SECONDS = 60
 _MESSAGE_BYTES = 400 * 1024 * 1024  # what the engine allows
 
 Registered = Iterable[tuple[resource_pb2.RegisterResourceRequest, str, Properties]]
@@ -53,15 +55,17 @@ class PolicyPack:
             text=True,
             env={
                 **os.environ,
+                "PYTHONUNBUFFERED": "1",  # the SDK writes its port and does not flush
                 "PULUMI_PROJECT": project,
                 "PULUMI_STACK": stack,
                 "PULUMI_DRY_RUN": str(preview).lower(),
             },
         )
-        port = self._process.stdout.readline().strip() if self._process.stdout else ""
+        port = _first_line(self._process, _START_SECONDS)
         if not port.isdecimal():
-            _, errors = self._process.communicate(timeout=10)
-            raise EmbeddedError(f"the policy pack in {folder} does not start:\n{errors.strip() or port}")
+            self._process.kill()
+            _, errors = self._process.communicate()
+            raise EmbeddedError(f"the policy pack in {folder} does not start:\n{errors.strip() or 'it says nothing'}")
         limits = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=limits)
         self._analyzer = analyzer_pb2_grpc.AnalyzerStub(self._channel)
@@ -115,6 +119,13 @@ class PolicyPack:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
+
+
+def _first_line(process: subprocess.Popen[str], seconds: float) -> str:
+    """What a process says first; empty if it says nothing in time."""
+    if process.stdout is None or not select.select([process.stdout], [], [], seconds)[0]:
+        return ""
+    return process.stdout.readline().strip()
 
 
 def _options(request: resource_pb2.RegisterResourceRequest) -> analyzer_pb2.AnalyzerResourceOptions:

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from connector.bindings import LocalDataPlane
 from connector.leases import LeaseClient
 from embedded.engines import EmbeddedEngine, Engine, PulumiEngine
 from embedded.errors import EmbeddedError
+from embedded.home import CHECKOUT
+from embedded.runner.monitor import Step
 from embedded.workplace import Workplace
 from tests.conftest import ALPHA, BETA, Plane, bring_up
 
@@ -90,6 +94,15 @@ def snapshot(workplace: Workplace) -> dict[str, Any]:
                 for key in keys
                 if key not in ("root", "default")
             ]
+    return found
+
+
+def comparable(workplace: Workplace) -> dict[str, Any]:
+    """A snapshot without the random IDs of one OpenBao."""
+    found = snapshot(workplace)
+    for group in found["identity/group/name/*"]:
+        for key in ("member_entity_ids", "member_group_ids", "parent_group_ids", "alias"):
+            group[key] = len(group[key] or [])
     return found
 
 
@@ -177,6 +190,27 @@ def test_wrong_input_is_reported_whole_and_nothing_is_applied(
     assert row == (0,)
 
 
+def test_a_rotated_issuer_password_is_kept_by_later_runs(workplace: Workplace) -> None:
+    bring_up(workplace)
+    client = workplace.servers.openbao.client()
+    client.write_data("database/rotate-root/supabase", data={})
+    plane = Plane(workplace)
+    assert plane.lease("alpha", AccessLevel.OWNER).ttl_seconds == 600
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+    edit(workplace, "alpha", "lease_ttl: 10m", "lease_ttl: 11m")
+    bring_up(workplace)
+    assert plane.lease("alpha", AccessLevel.OWNER).ttl_seconds == 660
+    known = client.read("connectors/data/supabase-lease-issuer")["data"]["data"]["PASSWORD"]
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(
+            host="127.0.0.1",
+            port=workplace.servers.postgres.port,
+            user="openbao_lease_issuer",
+            password=known,
+            dbname="postgres",
+        )
+
+
 def test_a_server_that_is_down_stops_a_run_which_goes_on_when_it_is_back(
     workplace: Workplace, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,6 +280,65 @@ def test_a_mandatory_policy_stops_a_run_before_anything_is_applied(
     assert "the stack has 8 roles" in text
 
 
+def test_an_interrupted_run_finishes_what_it_began_and_goes_on_later(new_workplace: MakeWorkplace) -> None:
+    workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+    interrupted: list[Step] = []
+
+    def press_ctrl_c(step: Step) -> None:
+        if step.type == "postgresql:index/schema:Schema" and not interrupted:
+            interrupted.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(EmbeddedError, match="interrupted: what had begun was finished"):
+        list(workplace.run(preview=False, on_stack=lambda _stack: None, on_step=press_ctrl_c))
+    assert interrupted
+    policies = workplace.servers.openbao.client().list("sys/policies/acl")["data"]["keys"]
+    assert not [name for name in policies if name.startswith("proj_")], "the run went on after it was interrupted"
+    bring_up(workplace)
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+
+
+_KILLED = """
+import sys, os, time, threading
+from pathlib import Path
+from embedded.engines import EmbeddedEngine
+from embedded.home import Home
+from embedded.servers import Servers
+from embedded.workplace import Workplace
+home, root = Home(Path(sys.argv[1])), Path(sys.argv[2])
+count = [0]
+def step(_step):
+    count[0] += 1
+    if count[0] == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+list(Workplace(Servers(home), EmbeddedEngine(home, root), root).run(preview=False, on_stack=lambda s: None, on_step=step))
+"""
+
+
+def test_a_run_that_is_killed_anywhere_converges_when_it_is_run_again(new_workplace: MakeWorkplace) -> None:
+    projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA}
+    undisturbed, killed = new_workplace(projects), new_workplace(projects)
+    bring_up(undisturbed)
+    for after in (3, 9, 14, 22, 31, 47, 60, 75, 90, 101):
+        arguments = [sys.executable, "-c", _KILLED, str(killed.servers.home.path), str(killed.root), str(after)]
+        done = subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    bring_up(killed)
+    outcomes = [comparable(undisturbed), comparable(killed)]
+    for part in outcomes[0]:
+        assert outcomes[0][part] == outcomes[1][part], part
+
+
+def test_a_policy_pack_that_does_not_start_stops_the_run_with_its_own_words(new_workplace: MakeWorkplace) -> None:
+    workplace = new_workplace({"alpha.yaml": ALPHA})
+    pack = workplace.root / "policies"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: python\n", encoding="utf-8")
+    (pack / "__main__.py").write_text("raise ValueError('out of ink')\n", encoding="utf-8")
+    with pytest.raises(EmbeddedError, match=r"(?s)the policy pack in .* does not start:.*out of ink"):
+        bring_up(workplace)
+
+
 @REAL
 @pytest.mark.real_engine
 def test_what_the_runner_applies_is_what_the_cli_would_have(new_workplace: MakeWorkplace) -> None:
@@ -254,11 +347,7 @@ def test_what_the_runner_applies_is_what_the_cli_would_have(new_workplace: MakeW
     for name in ("embedded", "pulumi"):
         made = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
         bring_up(Workplace(made.servers, engine_of(name, made), made.root))
-        found = snapshot(made)
-        for group in found["identity/group/name/*"]:
-            for key in ("member_entity_ids", "member_group_ids", "parent_group_ids", "alias"):
-                group[key] = len(group[key] or [])
-        outcomes.append(found)
+        outcomes.append(comparable(made))
     for part in outcomes[0]:
         assert outcomes[0][part] == outcomes[1][part], part
 
