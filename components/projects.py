@@ -6,13 +6,12 @@ reported at once, before any resource is declared.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -21,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from components.access import FractalOpsRole
 from components.durations import Duration, format_duration
 from components.naming import IDENTIFIER_MAX_BYTES, SLUG_PATTERN, TenantNames
-from components.problems import ConfigurationError, Problem
+from components.problems import ConfigurationError, Problem, at_field, problems_of
 
 __all__ = [
     "Lifecycle",
@@ -78,15 +77,8 @@ class Limits(_Strict):
     @model_validator(mode="after")
     def _max_covers_ttl(self) -> "Limits":
         if self.lease_max_ttl < self.lease_ttl:
-            raise PydanticCustomError(
-                "at_field",
-                "at least limits.lease_ttl, which is {ttl}",
-                {
-                    "field": "lease_max_ttl",
-                    "found": format_duration(self.lease_max_ttl),
-                    "ttl": format_duration(self.lease_ttl),
-                },
-            )
+            expected = f"at least limits.lease_ttl, which is {format_duration(self.lease_ttl)}"
+            raise at_field("lease_max_ttl", format_duration(self.lease_max_ttl), expected)
         return self
 
 
@@ -236,7 +228,8 @@ def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
     try:
         project = Project.model_validate(document)
     except ValidationError as error:
-        problems.extend(_from_pydantic(error, document, file))
+        found = problems_of(error, file, line_of=lambda path: _line(document, path), known_keys=_known_keys)
+        problems.extend(found)
         return None
     item = _Loaded(file, document, project)
     if path.stem != project.slug:
@@ -278,34 +271,8 @@ def _parse(path: Path, file: str, problems: list[Problem]) -> CommentedMap | Non
     return document
 
 
-def _from_pydantic(error: ValidationError, document: CommentedMap, file: str) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False):
-        path = tuple(part for part in detail["loc"] if part != "[key]")
-        context = detail.get("ctx", {})
-        found = repr(detail["input"])
-        match detail["type"]:
-            case "missing":
-                found, expected = "nothing", "this field"
-            case "extra_forbidden":
-                found, expected = "an unknown key", f"one of: {', '.join(_known_keys(path[:-1]))}"
-            case "at_field":
-                path, found, expected = (*path, context["field"]), context["found"], detail["msg"]
-            case "string_pattern_mismatch":
-                expected = f"a match of {context['pattern']}"
-            case "value_error":
-                expected = str(context["error"])
-            case _:
-                expected = detail["msg"][:1].lower() + detail["msg"][1:]
-        field = ".".join(str(part) for part in path) or "document"
-        yield Problem(file, _line(document, path), field, _clip(found), expected)
-
-
-def _known_keys(path: tuple[int | str, ...]) -> Sequence[str]:
-    return sorted(Limits.model_fields if path == ("limits",) else Project.model_fields)
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
+    return Limits.model_fields if path == ("limits",) else Project.model_fields
 
 
 def _line(document: Any, path: tuple[int | str, ...]) -> int:

@@ -4,7 +4,7 @@ The names and defaults are documented in ``Pulumi.yaml``; a central stack furthe
 ``openbao``, ``login`` and the secret ``databaseAdminPassword``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from components.durations import Duration
-from components.problems import ConfigurationError, Problem
+from components.problems import ConfigurationError, Problem, problems_of
 
 __all__ = [
     "CellSettings",
@@ -86,17 +86,8 @@ _Settings = Annotated[CentralSettings | CellSettings, Field(discriminator="kind"
 _ADAPTER: TypeAdapter[CentralSettings | CellSettings] = TypeAdapter(_Settings)
 _TEXTS = ("kind", "environment", "cell", "centralStack", "leaseTtlMaximum", "apiUrl")
 _OBJECTS = ("database", "openbao", "login", "cellSize")
+_MODELS: dict[str, type[BaseModel]] = {"database": DatabaseSettings, "openbao": OpenBaoSettings, "login": LoginSettings}
 _ONLY = {"cell": ("cell", "centralStack"), "central": ("database", "openbao", "login", "apiUrl")}
-
-
-@dataclass(frozen=True)
-class StackFile:
-    """Where a stack's configuration is kept, for messages."""
-
-    stack: str
-
-    def __str__(self) -> str:
-        return f"stacks/Pulumi.{self.stack}.yaml"
 
 
 def load_settings(config: pulumi.Config | None = None) -> CentralSettings | CellSettings:
@@ -106,7 +97,7 @@ def load_settings(config: pulumi.Config | None = None) -> CentralSettings | Cell
         ConfigurationError: with every problem found in them.
     """
     config = config or pulumi.Config()
-    file = str(StackFile(pulumi.get_stack()))
+    file = f"stacks/Pulumi.{pulumi.get_stack()}.yaml"
     raw: dict[str, Any] = {key: config.get(key) for key in _TEXTS}
     problems: list[Problem] = []
     for key in _OBJECTS:
@@ -123,7 +114,7 @@ def load_settings(config: pulumi.Config | None = None) -> CentralSettings | Cell
         try:
             settings = _ADAPTER.validate_python(given)
         except ValidationError as error:
-            problems.extend(_from_pydantic(error, file))
+            problems.extend(problems_of(error, file, known_keys=_known_keys, skip=1))
     if problems:
         raise ConfigurationError(problems)
     return settings
@@ -134,18 +125,6 @@ def checkout() -> Path:
     return Path(pulumi.get_root_directory())
 
 
-def _from_pydantic(error: ValidationError, file: str) -> list[Problem]:
-    problems = []
-    for detail in error.errors(include_url=False):
-        field = ".".join(str(part) for part in detail["loc"][1:]) or "stack"
-        match detail["type"]:
-            case "missing":
-                found, expected = "nothing", "this setting"
-            case "extra_forbidden":
-                found, expected = "an unknown key", "only the documented ones"
-            case "value_error":
-                found, expected = repr(detail["input"]), str(detail["ctx"]["error"])
-            case _:
-                found, expected = repr(detail["input"]), detail["msg"][:1].lower() + detail["msg"][1:]
-        problems.append(Problem(file, 0, field, found, expected))
-    return problems
+def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
+    model = _MODELS.get(str(path[0])) if path else None
+    return () if model is None else (field.alias or name for name, field in model.model_fields.items())

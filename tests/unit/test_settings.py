@@ -1,0 +1,133 @@
+import contextvars
+import json
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime.settings import _set_stack
+
+from components.access import FractalOpsRole, levels_of
+from components.durations import format_duration, parse_duration
+from components.naming import AccessLevel
+from components.problems import ConfigurationError
+from components.settings import CellSettings, CentralSettings, load_settings
+
+CENTRAL: dict[str, Any] = {
+    "kind": "central",
+    "environment": "prod",
+    "apiUrl": "https://api.example.com",
+    "database": {"host": "db.internal"},
+    "openbao": {"address": "https://bao.internal"},
+    "cellSize": 50,
+    "leaseTtlMaximum": "24h",
+}
+CELL: dict[str, Any] = {
+    "kind": "cell",
+    "environment": "prod",
+    "cell": "cell-1",
+    "centralStack": "prod-central",
+    "cellSize": 50,
+    "leaseTtlMaximum": "24h",
+}
+
+
+def load(settings: dict[str, Any]) -> CentralSettings | CellSettings:
+    def run() -> CentralSettings | CellSettings:
+        values = {f"p:{k}": v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+        pulumi.runtime.set_all_config(values)
+        _set_stack("prod-1")
+        return load_settings(pulumi.Config("p"))
+
+    return contextvars.copy_context().run(run)
+
+
+def test_a_central_stack_has_safe_defaults() -> None:
+    settings = load(CENTRAL)
+    assert isinstance(settings, CentralSettings)
+    database = settings.database
+    assert (database.port, database.name, database.admin_user) == (5432, "postgres", "supabase_admin")
+    assert database.sslmode == "require"
+    assert settings.login.managed is False
+
+
+def test_a_cell_needs_nothing_but_its_name_and_its_central_stack() -> None:
+    settings = load({**CELL, "apiUrl": ""})
+    assert isinstance(settings, CellSettings)
+    assert (settings.cell, settings.central_stack, settings.lease_ttl_maximum) == ("cell-1", "prod-central", 86400)
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "expected"),
+    [
+        (CENTRAL, {"kind": "centre"}, "kind: found 'centre'; expected central or cell"),
+        (CENTRAL, {"kind": ""}, "kind: found nothing; expected central or cell"),
+        (CENTRAL, {"database": {}}, "database.host: found nothing; expected this field"),
+        (CENTRAL, {"database": {"host": "h", "port": 0}}, "database.port: found 0; expected input should be greater"),
+        (CENTRAL, {"database": {"host": "h", "sslmode": "prefer"}}, "database.sslmode: found 'prefer'; expected input"),
+        (
+            CENTRAL,
+            {"database": {"host": "h", "user": "x"}},
+            "database.user: found an unknown key; expected one of: adminUser, host, name, port, sslmode",
+        ),
+        (
+            CENTRAL,
+            {"openbao": {"address": "bao:8200"}},
+            "openbao.address: found 'bao:8200'; expected a match of ^https?",
+        ),
+        (CENTRAL, {"openbao": "not json {"}, "openbao: found text that is no object; expected YAML"),
+        (CENTRAL, {"apiUrl": ""}, "apiUrl: found nothing; expected this field"),
+        (
+            CENTRAL,
+            {"leaseTtlMaximum": "1 day"},
+            "leaseTtlMaximum: found '1 day'; expected a whole number with its unit",
+        ),
+        (CENTRAL, {"cellSize": 0}, "cellSize: found 0; expected input should be greater than or equal to 1"),
+        (CENTRAL, {"login": {"type": "magic"}}, "login.type: found 'magic'; expected input should be 'oidc'"),
+        (CELL, {"cell": ""}, "cell: found nothing; expected this field"),
+        (CELL, {"centralStack": "a/b"}, "centralStack: found 'a/b'; expected a match of"),
+        (CELL, {"environment": "../etc"}, "environment: found '../etc'; expected a match of"),
+    ],
+)
+def test_each_wrong_setting_names_its_file_and_the_remedy(
+    base: dict[str, Any], change: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({**base, **change})
+    assert any(str(p).startswith(f"stacks/Pulumi.prod-1.yaml: {expected}") for p in caught.value.problems), caught.value
+
+
+def test_all_wrong_settings_come_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="3 problems in the configuration; nothing was applied") as caught:
+        load({**CENTRAL, "apiUrl": "x", "database": {"port": 99999}})
+    assert [problem.field for problem in caught.value.problems] == ["apiUrl", "database.host", "database.port"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("90s", 90), ("15m", 900), ("24h", 86400), ("7d", 604800)])
+def test_durations_are_read_in_every_unit(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+    assert parse_duration(format_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "1", "1.5h", "-1m", "1w", "1h30m", "01m", 90, None, "1s\n"])
+def test_anything_else_is_no_duration(text: object) -> None:
+    with pytest.raises(ValueError, match="a whole number with its unit"):
+        parse_duration(text)
+
+
+def test_every_role_maps_to_its_supabase_role_and_what_is_weaker() -> None:
+    strongest = {
+        role: next(level for level in levels_of(role) if level is not AccessLevel.OWNER) for role in FractalOpsRole
+    }
+    assert {role.value: level.value for role, level in strongest.items()} == {
+        "project_owner": "service_role",
+        "maintainer": "service_role",
+        "solution_admin": "service_role",
+        "project_contributor": "authenticated",
+        "team_member": "authenticated",
+        "solution_user": "authenticated",
+        "project_viewer": "anon",
+        "solution_viewer": "anon",
+    }
+    migrate = {role.value for role in FractalOpsRole if AccessLevel.OWNER in levels_of(role)}
+    assert migrate == {"project_owner", "maintainer"}
+    assert all(AccessLevel.ANON in levels_of(role) for role in FractalOpsRole)
