@@ -245,14 +245,14 @@ create event trigger data_plane_tenant_schemas on sql_drop
 -- CREATEROLE is close to superuser, so it is not given.) Everything below refuses a name that is not a lease's.
 
 -- The parts that need a superuser. The membership lets the issuer finish the login below; seal_login takes it back.
-create or replace function data_plane.create_login(login text, verifier text, expires timestamptz, tenant_role text)
+create or replace function data_plane.create_login(
+    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer)
 returns void
 language plpgsql security definer
 set search_path = ''
 as $$
 declare
     tenant_schema text := data_plane.tenant_of(tenant_role);
-    setting text;
 begin
     if login !~ '^lease_[A-Za-z0-9_]+$' or octet_length(login) > 63 then
         raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
@@ -266,21 +266,11 @@ begin
         login,
         (select rolconnlimit from pg_catalog.pg_roles where rolname = tenant_role),
         verifier, expires, tenant_role);
-    -- What stands in \drds for the tenant's role holds for its leases too.
-    for setting in
-        select pg_catalog.unnest(s.setconfig)
-        from pg_catalog.pg_db_role_setting s
-        where s.setrole = pg_catalog.quote_ident(tenant_role)::pg_catalog.regrole and s.setdatabase = 0
-    loop
-        if pg_catalog.split_part(setting, '=', 1) = 'search_path' then
-            -- A list: quoting it as one literal would make it one strange name.
-            execute pg_catalog.format('alter role %I set search_path to %s', login,
-                pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1));
-        else
-            execute pg_catalog.format('alter role %I set %I to %L', login,
-                pg_catalog.split_part(setting, '=', 1), pg_catalog.substr(setting, pg_catalog.strpos(setting, '=') + 1));
-        end if;
-    end loop;
+    -- Not copied from the tenant's role: whoever holds a lease may change that role's settings (PostgreSQL lets every
+    -- role do so for itself), and the next lease should not suffer from it.
+    execute pg_catalog.format('alter role %I set search_path to %I, extensions', login, tenant_schema);
+    execute pg_catalog.format('alter role %I set statement_timeout to %s', login, statement_timeout_ms);
+    execute pg_catalog.format('alter role %I set idle_in_transaction_session_timeout to %L', login, '1min');
     perform data_plane.end_orphaned_sessions();
 end
 $$;
@@ -311,13 +301,14 @@ $$;
 
 -- A lease: a login that starts as the tenant's role (so what it makes belongs to the tenant and stays) and inherits
 -- nothing, so that `set role none` leaves it with less, not more.
-create or replace function data_plane.issue_lease(login text, verifier text, expires timestamptz, tenant_role text)
+create or replace function data_plane.issue_lease(
+    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-    perform data_plane.create_login(login, verifier, expires, tenant_role);
+    perform data_plane.create_login(login, verifier, expires, tenant_role, statement_timeout_ms);
     -- `alter role … set role` is refused inside a security definer function, but a login may do it for itself.
     execute pg_catalog.format('set local role %I', login);
     execute pg_catalog.format('alter role %I set role to %L', login, tenant_role);
@@ -385,9 +376,9 @@ revoke all on all functions in schema data_plane from public;
 grant execute on function data_plane.pre_config() to authenticator;
 grant execute on function data_plane.tenant_of(text) to data_plane_tenant;
 grant execute on function
-    data_plane.create_login(text, text, timestamptz, text),
+    data_plane.create_login(text, text, timestamptz, text, integer),
     data_plane.seal_login(text),
-    data_plane.issue_lease(text, text, timestamptz, text),
+    data_plane.issue_lease(text, text, timestamptz, text, integer),
     data_plane.renew_lease(text, timestamptz),
     data_plane.revoke_lease(text)
     to openbao_lease_issuer;

@@ -30,11 +30,15 @@ class LeaseStatements:
     revocation: str
 
 
-def lease_statements(tenant_role: str) -> LeaseStatements:
-    """The statements of a lease that starts as ``tenant_role``; the functions are in ``platform.sql``."""
-    create = sql.SQL("select data_plane.issue_lease('{{{{name}}}}', '{{{{password}}}}', '{{{{expiration}}}}', {})")
+def lease_statements(tenant_role: str, statement_timeout: int) -> LeaseStatements:
+    """The statements of a lease that starts as ``tenant_role``; the functions are in ``platform.sql``.
+
+    Args:
+        statement_timeout: seconds.
+    """
+    create = sql.SQL("select data_plane.issue_lease('{{{{name}}}}', '{{{{password}}}}', '{{{{expiration}}}}', {}, {})")
     return LeaseStatements(
-        creation=create.format(tenant_role).as_string(),
+        creation=create.format(tenant_role, statement_timeout * 1000).as_string(),
         renewal="select data_plane.renew_lease('{{name}}', '{{expiration}}')",
         revocation="select data_plane.revoke_lease('{{name}}')",
     )
@@ -60,7 +64,7 @@ class TenantLeases(pulumi.ComponentResource):
         in_openbao = pulumi.ResourceOptions(parent=self, provider=args.provider)
         self.database_roles = {}
         for level in AccessLevel:
-            statements = lease_statements(args.names.role(level))
+            statements = lease_statements(args.names.role(level), args.limits.statement_timeout)
             self.database_roles[level] = vault.database.SecretBackendRole(
                 f"{name}-lease-{level.value.replace('_', '-')}",
                 backend=DATABASE_MOUNT,

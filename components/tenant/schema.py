@@ -82,7 +82,7 @@ class TenantSchema(pulumi.ComponentResource):
                 inherit=True,
                 bypass_row_level_security=level is AccessLevel.SERVICE_ROLE,
                 roles=list(_MEMBER_OF[level]),
-                # A lease copies these four from the role that it starts as.
+                # PostgREST applies these to a request; a lease has them of its own, and takes its connection limit.
                 search_paths=[names.schema, "extensions"],
                 statement_timeout=args.limits.statement_timeout * 1000,
                 idle_in_transaction_session_timeout=60_000,

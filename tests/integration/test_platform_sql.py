@@ -53,9 +53,6 @@ def database(server: EmbeddedPostgres) -> EmbeddedPostgres:
             owner = sql.Identifier(f"{tenant}_owner")
             admin.execute(sql.SQL("create role {} nologin in role data_plane_tenant").format(owner))
             admin.execute(sql.SQL("create schema {} authorization {}").format(sql.Identifier(tenant), owner))
-            path = [sql.Identifier(tenant), sql.Identifier("extensions")]
-            admin.execute(sql.SQL("alter role {} set search_path to {}").format(owner, sql.SQL(", ").join(path)))
-            admin.execute(sql.SQL("alter role {} set statement_timeout to 7000").format(owner))
             admin.execute(sql.SQL("alter role {} connection limit 2").format(owner))
         admin.execute("alter role openbao_lease_issuer login password 'issuer'")
     with server.connect() as admin:
@@ -71,7 +68,7 @@ def connect(server: EmbeddedPostgres, user: str, password: str, dbname: str = "p
 
 def issue(server: EmbeddedPostgres, login: str, role: str = "proj_one_owner") -> None:
     with connect(server, "openbao_lease_issuer", "issuer") as issuer:
-        issuer.execute("select data_plane.issue_lease(%s, 'pw', now() + interval '1 hour', %s)", [login, role])
+        issuer.execute("select data_plane.issue_lease(%s, 'pw', now() + interval '1 hour', %s, 7000)", [login, role])
 
 
 def revoke(server: EmbeddedPostgres, login: str) -> None:
@@ -95,6 +92,29 @@ def test_a_lease_starts_as_the_tenants_role_with_its_settings(database: Embedded
     limit = one(database, "select rolconnlimit from pg_roles where rolname = 'lease_Start_1'")
     assert limit == 2
     revoke(database, "lease_Start_1")
+
+
+def test_a_lease_does_not_suffer_from_what_another_did_to_the_shared_role(database: EmbeddedPostgres) -> None:
+    """PostgreSQL lets a role change its own defaults, so every lease can change those of the role it starts as."""
+    issue(database, "lease_vandal")
+    with connect(database, "lease_vandal", "pw") as session:
+        for setting in (
+            "role to 'proj_one_owner'",
+            "search_path to pg_temp",
+            "statement_timeout to 1",
+            "work_mem to '64kB'",
+        ):
+            session.execute(f"alter role proj_one_owner set {setting}".encode())
+    issue(database, "lease_heir")
+    with connect(database, "lease_heir", "pw") as session:
+        row = session.execute(
+            "select current_user, current_setting('search_path'), current_setting('statement_timeout'), current_setting('work_mem')"
+        ).fetchone()
+    assert row == ("proj_one_owner", "proj_one, extensions", "7s", "4MB")
+    revoke(database, "lease_vandal")
+    revoke(database, "lease_heir")
+    with database.connect() as admin:
+        admin.execute("alter role proj_one_owner reset all")
 
 
 def test_the_issuer_keeps_no_way_into_a_lease(database: EmbeddedPostgres) -> None:
