@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,22 @@ def missing_for_the_cli() -> str:
     command = shutil.which("pulumi")
     if command is None:
         return "no `pulumi` on PATH"
+    missing = [name for name in ("postgresql", "vault") if not has_plugin(command, name)]
+    return f"the CLI lacks its plugins {', '.join(missing)}, and they cannot be installed" if missing else ""
+
+
+def has_plugin(command: str, name: str) -> bool:
+    """Whether the CLI has a provider's plugin, or can get it."""
+    if shutil.which(f"pulumi-resource-{name}"):
+        return True
     done = subprocess.run([command, "plugin", "ls", "--json"], capture_output=True, text=True)
-    found = {plugin["name"] for plugin in json.loads(done.stdout or "[]")} if done.returncode == 0 else set()
-    missing = {"postgresql", "vault"} - found
-    return f"the CLI lacks its plugins {', '.join(sorted(missing))}" if missing else ""
+    if done.returncode == 0 and name in {plugin["name"] for plugin in json.loads(done.stdout or "[]")}:
+        return True
+    wanted = [command, "plugin", "install", "resource", name, version(f"pulumi-{name}")]
+    try:
+        return subprocess.run(wanted, capture_output=True, timeout=120).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 REAL = pytest.mark.skipif(bool(missing_for_the_cli()), reason=missing_for_the_cli() or "-")

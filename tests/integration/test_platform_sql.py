@@ -368,3 +368,57 @@ def test_a_session_that_outlived_its_login_is_ended_by_the_next_lease(database: 
 
 def test_the_resource_type_is_stable() -> None:
     assert PlatformSql._resource_type_name == "dynamic/central:PlatformSql"
+
+
+def test_what_a_supabase_image_has_already_is_left_as_it_is(tmp_path: Path) -> None:
+    """Objects as the image's own initialisation makes them: other attributes, other owners, triggers of its own."""
+    server = EmbeddedPostgres(Home(tmp_path / "image"))
+    server.start()
+    try:
+        with server.connect() as admin:
+            admin.execute(
+                """
+                create role anon nologin inherit;
+                create role authenticated nologin inherit;
+                create role service_role nologin inherit bypassrls;
+                create role authenticator login noinherit password 'set-by-the-image';
+                create role supabase_auth_admin login noinherit createrole;
+                create role postgres login createrole createdb;
+                create schema auth authorization supabase_auth_admin;
+                create schema extensions authorization postgres;
+                create schema storage;
+                create schema graphql_public;
+                create table auth.users (id uuid primary key);
+                alter table auth.users owner to supabase_auth_admin;
+                create function auth.uid() returns uuid language sql stable as 'select null::uuid';
+                alter function auth.uid() owner to supabase_auth_admin;
+                create function extensions.watch() returns event_trigger language plpgsql as 'begin notify pgrst; end';
+                create event trigger pgrst_ddl_watch on ddl_command_end execute function extensions.watch();
+                """
+            )
+        before = _image(server)
+        for _ in range(2):
+            with server.connect() as admin:
+                admin.execute(platform_sql().encode())
+        assert _image(server) == before
+        assert served(server) == ["public", "storage", "graphql_public"]
+        with server.connect() as admin:
+            row = admin.execute("select has_column_privilege('data_plane_tenant', 'auth.users', 'id', 'references')")
+            assert row.fetchone() == (True,)
+            row = admin.execute("select has_table_privilege('data_plane_tenant', 'auth.users', 'select')")
+            assert row.fetchone() == (False,)
+    finally:
+        server.stop()
+
+
+def _image(server: EmbeddedPostgres) -> list[tuple[Any, ...]]:
+    roles = "'anon', 'authenticated', 'service_role', 'authenticator', 'supabase_auth_admin', 'postgres'"
+    attributes = "rolname, rolinherit, rolcanlogin, rolcreaterole, rolbypassrls, rolpassword"
+    queries = (
+        f"select {attributes} from pg_authid where rolname in ({roles})",
+        "select nspname, nspowner::regrole::text from pg_namespace where nspname in ('auth', 'extensions', 'storage')",
+        "select prosrc, proowner::regrole::text from pg_proc where oid = 'auth.uid()'::regprocedure",
+        "select evtname, evtenabled from pg_event_trigger where evtname = 'pgrst_ddl_watch'",
+    )
+    with server.connect() as admin:
+        return [row for query in queries for row in sorted(admin.execute(query.encode()).fetchall())]
