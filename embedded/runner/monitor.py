@@ -211,11 +211,15 @@ class Monitor:
         found = [violation for pack in self._policies for violation in pack.check_resource(request, urn, inputs)]
         with self._lock:
             self.violations.extend(found)
+        refused = [f"{violation.policy}: {violation.message}" for violation in found if violation.mandatory]
+        if refused and not self._preview:
+            # A preview has found all that it could; this was known only now.
+            raise RuntimeError(f"a mandatory policy refuses it: {'; '.join(refused)}")
 
     def _fail(self, request: Any, error: Exception) -> None:
         with self._lock:
             message = next(
-                (text for client in (*self._clients.values(),) if (text := client.explain(error)) is not None),
+                (text for client in self._clients.values() if (text := client.explain(error)) is not None),
                 str(error) or type(error).__name__,
             )
             name = getattr(request, "name", "") or "lookup"
