@@ -43,7 +43,7 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
 def explain(error: VaultError | requests.RequestException) -> str:
     """The cause alone, in one line, without the request (whose body may hold secrets)."""
     if isinstance(error, VaultError):
-        return "; ".join(str(part) for part in (error.errors or [])) or type(error).__name__
+        return " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
     return "connection refused or timed out" if isinstance(error, requests.ConnectionError) else type(error).__name__
 
 

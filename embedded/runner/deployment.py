@@ -146,6 +146,8 @@ def _run(
         if not preview and not state.unchanged:
             state.save()
     _raise(error, monitor, stack)
+    left = sorted(state.urns() - {step.urn for step in monitor.steps})
+    warnings += [f"{urn.rpartition('::')[2]} is no longer declared; this runner removes nothing" for urn in left]
     if not preview and monitor.outputs != state.outputs:
         state.outputs = monitor.outputs
         state.save()

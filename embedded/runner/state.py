@@ -59,6 +59,11 @@ class StackState:
             self.unchanged = False
             self._resources[urn] = (resource_id, properties)
 
+    def urns(self) -> set[str]:
+        """The URNs of all remembered resources."""
+        with self._lock:
+            return set(self._resources)
+
     def save(self) -> None:
         """Writes everything, whole or not at all."""
         with self._lock:

@@ -203,6 +203,30 @@ def test_wrong_input_is_reported_whole_and_nothing_is_applied(
     assert row == (0,)
 
 
+def test_a_removed_file_takes_nothing_away_and_is_not_passed_over_in_silence(
+    workplace: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bring_up(workplace)
+    lease = Plane(workplace).lease("beta-two", AccessLevel.OWNER)
+    before = snapshot(workplace)
+    path = workplace.root / "stacks" / "local" / "projects" / "beta-two.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    if isinstance(workplace.engine, EmbeddedEngine):
+        remarks = bring_up(workplace)[1].remarks
+        names = ("beta-two-revocation", "cell-1-people-person-alias-bert", "cell-1-people-person-bert")
+        assert set(remarks) == {f"{name} is no longer declared; this runner removes nothing" for name in names}
+    else:
+        with pytest.raises(EmbeddedError):
+            bring_up(workplace)
+        assert "protected" in "".join(capfd.readouterr())
+    with psycopg.connect(lease.connection_string) as session:
+        assert session.execute("select current_user").fetchone() == ("proj_beta_two_owner",)
+    assert snapshot(workplace) == before
+    path.write_text(text, encoding="utf-8")
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+
+
 def test_a_rotated_issuer_password_is_kept_by_later_runs(workplace: Workplace) -> None:
     bring_up(workplace)
     client = workplace.servers.openbao.client()
