@@ -27,7 +27,6 @@ __all__ = [
     "Limits",
     "ManagedService",
     "Project",
-    "find_project_file",
     "known_cells",
     "load_projects",
     "project_folder",
@@ -153,11 +152,6 @@ def project_json_schema() -> dict[str, Any]:
 def project_folder(root: Path, environment: str) -> Path:
     """Where an environment's projects lie."""
     return root / "stacks" / environment / "projects"
-
-
-def find_project_file(root: Path, environment: str, slug: str) -> Path:
-    """The file of a project; its stem is its slug."""
-    return project_folder(root, environment) / f"{slug}.yaml"
 
 
 def load_projects(

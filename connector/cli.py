@@ -257,7 +257,6 @@ def _runs(workplace: Workplace, *, preview: bool) -> Table:
         console=_said,
         transient=True,
     )
-    steps: list[Step] = []
     with progress:
         task = progress.add_task("", total=None)
 
@@ -267,7 +266,6 @@ def _runs(workplace: Workplace, *, preview: bool) -> Table:
         def on_step(step: Step) -> None:
             progress.advance(task)
             if step.custom and step.change is not Change.SAME:
-                steps.append(step)
                 progress.console.print(_described(step), soft_wrap=True)
 
         for run in workplace.run(preview=preview, on_stack=on_stack, on_step=on_step):
