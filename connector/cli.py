@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +25,11 @@ from components.projects import Lifecycle, Project, project_json_schema
 from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
 from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat
-from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, choose_engine, last_engine
+from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
 from embedded.runner.monitor import Change, Step
-from embedded.servers import Servers
+from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 from embedded.workplace import ENVIRONMENT, Workplace
 
 __all__ = ["app"]
@@ -221,6 +222,26 @@ def servers_status() -> None:
     """Show how they are."""
     with _messages():
         _show_servers()
+
+
+@servers_app.command("env")
+def servers_env() -> None:
+    """Print shell variables for `psql`, `bao` and `pulumi` by hand, as the operator: they hold secrets."""
+    with _messages():
+        servers = Servers()
+        openbao, postgres = servers.openbao, servers.postgres
+        token, address = openbao.root_token, openbao.address
+        variables = {
+            **dict.fromkeys(("BAO_ADDR", "VAULT_ADDR"), address),
+            **dict.fromkeys(("BAO_TOKEN", "VAULT_TOKEN"), token),
+            "PGHOST": LOOPBACK,
+            "PGPORT": str(postgres.known_port),
+            "PGUSER": ADMIN_USER,
+            "PGPASSWORD": postgres.admin_password,
+            "PGDATABASE": "postgres",
+            **backend_variables(servers.home),
+        }
+        sys.stdout.write("".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()))
 
 
 @servers_app.command("reset")

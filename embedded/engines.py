@@ -23,7 +23,16 @@ from embedded.home import CHECKOUT, Home
 from embedded.runner.deployment import Result, deploy, load_config, stack_outputs
 from embedded.runner.monitor import Change, Step
 
-__all__ = ["EmbeddedEngine", "Engine", "EngineChoice", "EngineRun", "PulumiEngine", "choose_engine", "last_engine"]
+__all__ = [
+    "EmbeddedEngine",
+    "Engine",
+    "EngineChoice",
+    "EngineRun",
+    "PulumiEngine",
+    "backend_variables",
+    "choose_engine",
+    "last_engine",
+]
 
 _INSTALLER = ("get.pulumi.com", 443)
 _INSTALLER_SECONDS = 3
@@ -188,18 +197,9 @@ class PulumiEngine(Engine):
                 file.write_bytes(before)
 
     def _environment(self) -> dict[str, str]:
-        backend = self._home.path / "pulumi-state"
-        backend.mkdir(exist_ok=True, mode=0o700)
-        passphrase = self._home.path / PASSPHRASE_FILE
-        if not passphrase.exists():
-            self._home.write_private(PASSPHRASE_FILE, secrets.token_hex(32))
-        return {
-            # A passphrase of the caller's own would come before the file's.
-            **{key: value for key, value in os.environ.items() if key != "PULUMI_CONFIG_PASSPHRASE"},
-            "PULUMI_BACKEND_URL": backend.as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase),
-            "PULUMI_SKIP_UPDATE_CHECK": "true",
-        }
+        # A passphrase of the caller's own would come before the file's.
+        mine = {key: value for key, value in os.environ.items() if key != "PULUMI_CONFIG_PASSPHRASE"}
+        return {**mine, **backend_variables(self._home), "PULUMI_SKIP_UPDATE_CHECK": "true"}
 
     def _pulumi(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -214,6 +214,16 @@ class PulumiEngine(Engine):
         if check and done.returncode != 0:
             raise EmbeddedError(f"pulumi {arguments[0]} failed: {done.stderr.strip()}")
         return done
+
+
+def backend_variables(home: Home) -> dict[str, str]:
+    """Where the CLI keeps the local stacks' state, and what encrypts the secrets in it."""
+    backend = home.path / "pulumi-state"
+    backend.mkdir(exist_ok=True, mode=0o700)
+    passphrase = home.path / PASSPHRASE_FILE
+    if not passphrase.exists():
+        home.write_private(PASSPHRASE_FILE, secrets.token_hex(32))
+    return {"PULUMI_BACKEND_URL": backend.as_uri(), "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
 
 
 def choose_engine(choice: EngineChoice, home: Home, say: Callable[[str], None]) -> Engine:

