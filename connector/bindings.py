@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import hvac
 
 from components.naming import AccessLevel
 from components.openbao import OpenBaoUnavailableError, connect
-from components.projects import known_cells, load_projects
+from components.projects import known_cells
 from connector.errors import ConnectorError
 from embedded.home import CHECKOUT
 from embedded.workplace import ENVIRONMENT, Workplace
@@ -76,6 +77,10 @@ class DeployedDataPlane(DataPlane):
         self._root = root
 
     def bindings(self) -> dict[str, dict[str, Any]]:
+        return self._bindings
+
+    @cached_property
+    def _bindings(self) -> dict[str, dict[str, Any]]:
         command = shutil.which("pulumi")
         if command is None:
             raise ConnectorError("the stacks of a deployed environment are read with the Pulumi CLI: put it on PATH")
@@ -103,8 +108,9 @@ class DeployedDataPlane(DataPlane):
         return self._connect(str(self.binding(project)["openbaoAddress"]))
 
     def operator(self) -> hvac.Client:
-        projects = load_projects(self._root, self._environment)
-        return self._connect(str(self.binding(projects[0].slug)["openbaoAddress"]))
+        for binding in self.bindings().values():
+            return self._connect(str(binding["openbaoAddress"]))
+        raise ConnectorError(f"no tenant is attached in environment {self._environment!r} yet")
 
     @staticmethod
     def _connect(address: str) -> hvac.Client:

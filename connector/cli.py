@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from components.openbao import explain
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
 from connector.errors import ConnectorError
-from connector.leases import Lease, LeaseClient, LeaseFormat
+from connector.leases import Lease, LeaseClient, LeaseFormat, shell_exports
 from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
@@ -98,7 +97,7 @@ def up(engine: _Engine = EngineChoice.AUTO) -> None:
         with _said.status("Starting PostgreSQL and OpenBao"):
             workplace.servers.start()
         _said.print(_runs(workplace, preview=False))
-        workplace.let_people_in()
+        workplace.let_people_in(projects)
         _leases(workplace, [project for project in projects if project.lifecycle is Lifecycle.ATTACHED])
 
 
@@ -241,7 +240,7 @@ def servers_env() -> None:
             "PGDATABASE": "postgres",
             **backend_variables(servers.home),
         }
-        sys.stdout.write("".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()))
+        sys.stdout.write(shell_exports(variables) + "\n")
 
 
 @servers_app.command("reset")
@@ -307,11 +306,10 @@ def _described(step: Step) -> str:
 
 
 def _leases(workplace: Workplace, projects: list[Project]) -> None:
-    plane = LocalDataPlane(workplace)
-    bindings = plane.bindings()
+    bindings = workplace.bindings()
     for project in projects:
-        client = LeaseClient(plane.client(project.slug, AccessLevel.OWNER, None))
-        taken = client.issue(bindings[project.slug], AccessLevel.OWNER)
+        owner = workplace.somebody_with(project, AccessLevel.OWNER)
+        taken = LeaseClient(workplace.sign_in(owner)).issue(bindings[project.slug], AccessLevel.OWNER)
         _prove(taken)
         _answer.print(
             f"\n{project.display_name}: schema {taken.schema}, as its owner, for {taken.ttl_seconds // 60} min"

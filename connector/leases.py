@@ -17,7 +17,7 @@ from components.naming import API_LEVELS, AccessLevel, TenantNames
 from components.openbao import explain
 from connector.errors import LeaseError
 
-__all__ = ["Lease", "LeaseClient", "LeaseFormat"]
+__all__ = ["Lease", "LeaseClient", "LeaseFormat", "shell_exports"]
 
 
 class LeaseFormat(StrEnum):
@@ -80,7 +80,7 @@ class Lease:
         """The lease in one of the formats."""
         match form:
             case LeaseFormat.ENV:
-                return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in self.variables().items())
+                return shell_exports(self.variables())
             case LeaseFormat.DOTENV:
                 return "\n".join(f"{key}={json.dumps(value)}" for key, value in self.variables().items())
             case LeaseFormat.JSON:
@@ -109,6 +109,11 @@ class Lease:
             "ttl_seconds": self.ttl_seconds,
             "expires_at": self.expires_at.isoformat(timespec="seconds"),
         }
+
+
+def shell_exports(variables: Mapping[str, str]) -> str:
+    """Lines for a shell to evaluate."""
+    return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
 
 
 class LeaseClient:

@@ -20,7 +20,15 @@ from ruamel.yaml import YAML
 
 from embedded.errors import EmbeddedError, RunFailedError
 from embedded.home import CHECKOUT, Home
-from embedded.runner.deployment import Result, deploy, load_config, stack_outputs
+from embedded.runner.deployment import (
+    Result,
+    deploy,
+    load_config,
+    policy_packs,
+    project_name,
+    stack_file,
+    stack_outputs,
+)
 from embedded.runner.monitor import Change, Step
 
 __all__ = [
@@ -130,8 +138,8 @@ class PulumiEngine(Engine):
                 self._home.write_json(_LAST_ENGINE, EngineChoice.PULUMI)
             file = self._prepare(stack, config)
             arguments = ["preview"] if preview else ["up", "--yes"]
-            if (self._root / "policies" / "PulumiPolicy.yaml").is_file():
-                arguments += ["--policy-pack", "policies"]
+            for pack in policy_packs(self._root):
+                arguments += ["--policy-pack", str(pack)]
             arguments += ["--stack", stack, "--config-file", str(file), "--non-interactive", "--suppress-outputs"]
             # Its progress belongs to people; standard output is for what a command answers.
             done = subprocess.run(
@@ -164,9 +172,9 @@ class PulumiEngine(Engine):
                 self._pulumi("stack", "init", stack, "--no-select")
         yaml = YAML()
         file = self._home.path / "config" / f"Pulumi.{stack}.yaml"
-        document = yaml.load(self._committed(stack).read_text(encoding="utf-8"))
+        document = yaml.load(stack_file(self._root, stack).read_text(encoding="utf-8"))
         before = yaml.load(file.read_text(encoding="utf-8")) if file.exists() else {}
-        project = YAML(typ="safe").load((self._root / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
+        project = project_name(self._root)
         for key, value in config.settings.items():
             document["config"][f"{project}:{key}"] = dict(value) if isinstance(value, Mapping) else value
         for key in ("encryptionsalt", "secretsprovider", "encryptedkey"):
@@ -180,15 +188,10 @@ class PulumiEngine(Engine):
             self._pulumi("config", "set", "--secret", key, *place, stdin=secret)
         return file
 
-    def _committed(self, stack: str) -> Path:
-        return self._root / "stacks" / f"Pulumi.{stack}.yaml"
-
     @contextmanager
     def _untouched(self, stack: str) -> Iterator[None]:
         """`stack init` writes a salt into the committed file; what is local to this machine does not belong there."""
-        file = self._committed(stack)
-        if not file.is_file():
-            raise EmbeddedError(f"there is no stack {stack!r}: {file} is missing")
+        file = stack_file(self._root, stack)
         before = file.read_bytes()
         try:
             yield

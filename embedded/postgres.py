@@ -9,6 +9,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,6 +24,7 @@ __all__ = ["ADMIN_USER", "EmbeddedPostgres", "find_binaries"]
 ADMIN_USER = "supabase_admin"
 _PASSWORD_FILE = "postgres-admin-password"
 _START_SECONDS = 60
+_NEVER_STARTED = "the local PostgreSQL was never started: run `dataplane up`."
 
 
 def find_binaries() -> Path:
@@ -70,7 +72,7 @@ class EmbeddedPostgres:
         try:
             return (self.home.path / _PASSWORD_FILE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            raise ServerError("the local PostgreSQL was never started: run `dataplane up`.") from None
+            raise ServerError(_NEVER_STARTED) from None
 
     @property
     def port(self) -> int | None:
@@ -90,7 +92,7 @@ class EmbeddedPostgres:
         """
         ports: dict[str, int] = self.home.read_json("ports.json") or {}
         if "postgres" not in ports:
-            raise ServerError("the local PostgreSQL was never started: run `dataplane up`.")
+            raise ServerError(_NEVER_STARTED)
         return ports["postgres"]
 
     def start(self) -> int:
@@ -155,11 +157,11 @@ class EmbeddedPostgres:
             "-E",
             "UTF8",
         ]
-        if os.geteuid() == 0 and self._prefix()[0] == "setpriv":
+        if os.geteuid() == 0 and self._prefix[0] == "setpriv":
             self.data.mkdir()
             self._give_away(self.data, password)
         command: list[str | Path] = [
-            *self._prefix(),
+            *self._prefix,
             self.binaries / "initdb",
             *arguments,
             "--no-locale",
@@ -171,18 +173,8 @@ class EmbeddedPostgres:
             raise ServerError(f"initdb failed in {self.data}:\n{done.stderr.strip()}")
 
     def _control(self, action: str, *arguments: str, check: bool = True) -> int:
-        command: list[str | Path] = [
-            *self._prefix(),
-            self.binaries / "pg_ctl",
-            action,
-            "-D",
-            self.data,
-            "-w",
-            "-t",
-            str(_START_SECONDS),
-        ]
-        if action == "status":
-            command = command[:-3]
+        waiting = [] if action == "status" else ["-w", "-t", str(_START_SECONDS)]
+        command: list[str | Path] = [*self._prefix, self.binaries / "pg_ctl", action, "-D", self.data, *waiting]
         done = subprocess.run(
             [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -190,6 +182,7 @@ class EmbeddedPostgres:
             raise ServerError(f"pg_ctl {action} failed; the end of {self.log}:\n{tail(self.log)}")
         return done.returncode
 
+    @cached_property
     def _prefix(self) -> list[str]:
         """What lets root run PostgreSQL, which refuses to be root.
 

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,10 @@ class Workplace:
                 on_stack(stack)
                 yield self.engine.run(stack, self._config(stack), preview=preview, on_step=on_step)
 
-    def let_people_in(self) -> None:
+    def let_people_in(self, projects: Iterable[Project]) -> None:
         """Gives everybody whom a project names a password for the local OpenBao."""
         passwords = self._passwords()
-        wanted = {user for project in self.projects() for _, user in project.members("users")}
+        wanted = {user for project in projects for _, user in project.members("users")}
         missing = wanted - set(passwords)
         client = self.servers.openbao.client()
         for user in sorted(missing):

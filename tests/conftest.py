@@ -64,7 +64,7 @@ def make_checkout(folder: Path, projects: dict[str, str]) -> Path:
 def bring_up(workplace: Workplace, *, preview: bool = False) -> list[EngineRun]:
     runs = list(workplace.run(preview=preview, on_stack=lambda _stack: None, on_step=lambda _step: None))
     if not preview:
-        workplace.let_people_in()
+        workplace.let_people_in(workplace.projects())
     return runs
 
 

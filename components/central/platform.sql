@@ -244,6 +244,17 @@ create event trigger data_plane_tenant_schemas on sql_drop
 -- OpenBao's login holds EXECUTE on issue_lease, renew_lease and revoke_lease and nothing else. (Before PostgreSQL 16
 -- CREATEROLE is close to superuser, so it is not given.) Everything below refuses a name that is not a lease's.
 
+create or replace function data_plane.refuse_other_logins(login text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+    if login !~ '^lease_[A-Za-z0-9_]+$' then
+        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
+    end if;
+end
+$$;
+
 -- The parts that need a superuser. The membership lets the issuer finish the login below; seal_login takes it back.
 create or replace function data_plane.create_login(
     login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer)
@@ -254,8 +265,9 @@ as $$
 declare
     tenant_schema text := data_plane.tenant_of(tenant_role);
 begin
-    if login !~ '^lease_[A-Za-z0-9_]+$' or octet_length(login) > 63 then
-        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
+    perform data_plane.refuse_other_logins(login);
+    if octet_length(login) > 63 then
+        raise exception 'too long for the name of a lease: %', login using errcode = 'invalid_parameter_value';
     end if;
     if tenant_schema is null then
         raise exception 'not a role of an attached tenant: %', tenant_role using errcode = 'invalid_parameter_value';
@@ -322,9 +334,7 @@ language plpgsql security definer
 set search_path = ''
 as $$
 begin
-    if login !~ '^lease_[A-Za-z0-9_]+$' then
-        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
-    end if;
+    perform data_plane.refuse_other_logins(login);
     execute pg_catalog.format('alter role %I valid until %L', login, expires);
 end
 $$;
@@ -339,9 +349,7 @@ as $$
 declare
     tenant_role text;
 begin
-    if login !~ '^lease_[A-Za-z0-9_]+$' then
-        raise exception 'not the name of a lease: %', login using errcode = 'invalid_parameter_value';
-    end if;
+    perform data_plane.refuse_other_logins(login);
     if not exists (select from pg_catalog.pg_roles where rolname = login) then
         return;
     end if;

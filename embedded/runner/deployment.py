@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi.runtime.settings import SETTINGS, Settings
+from pulumi.runtime.settings import Settings
 from ruamel.yaml import YAML
 
 from embedded.errors import EmbeddedError, RunFailedError
@@ -25,7 +25,16 @@ from embedded.runner.policy import PolicyPack, Violation
 from embedded.runner.properties import Properties
 from embedded.runner.state import StackState
 
-__all__ = ["Result", "StackConfig", "deploy", "load_config", "stack_outputs"]
+__all__ = [
+    "Result",
+    "StackConfig",
+    "deploy",
+    "load_config",
+    "policy_packs",
+    "project_name",
+    "stack_file",
+    "stack_outputs",
+]
 
 _PARALLEL = 16
 _ORGANIZATION = "organization"
@@ -47,8 +56,6 @@ class Result:
     steps: list[Step]
     violations: list[Violation]
     """Of advisory policies; a mandatory one ends the run."""
-    outputs: dict[str, Any]
-    """The stack's outputs that are not secret."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -63,11 +70,8 @@ def load_config(root: Path, stack: str, extra: Mapping[str, Any], secrets: Mappi
     Raises:
         EmbeddedError: if there is no such stack.
     """
+    file = stack_file(root, stack)
     project = _yaml(root / "Pulumi.yaml")
-    file = root / project["stackConfigDir"] / f"Pulumi.{stack}.yaml"
-    if not file.is_file():
-        known = sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml"))
-        raise EmbeddedError(f"there is no stack {stack!r}; there are: {', '.join(known)}")
     name = project["name"]
     defaults = {f"{name}:{key}": item["default"] for key, item in project["config"].items() if "default" in item}
     merged = {
@@ -79,6 +83,29 @@ def load_config(root: Path, stack: str, extra: Mapping[str, Any], secrets: Mappi
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in merged.items()},
         frozenset(f"{name}:{key}" for key in secrets),
     )
+
+
+def project_name(root: Path) -> str:
+    """The Pulumi project of a checkout."""
+    return str(_yaml(root / "Pulumi.yaml")["name"])
+
+
+def stack_file(root: Path, stack: str) -> Path:
+    """The committed configuration of a stack.
+
+    Raises:
+        EmbeddedError: if there is no such stack.
+    """
+    file = root / _yaml(root / "Pulumi.yaml")["stackConfigDir"] / f"Pulumi.{stack}.yaml"
+    if not file.is_file():
+        known = sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml"))
+        raise EmbeddedError(f"there is no stack {stack!r}; there are: {', '.join(known)}")
+    return Path(file)
+
+
+def policy_packs(root: Path) -> list[Path]:
+    """The policy packs that a checkout's stacks have to pass."""
+    return [root / "policies"] if PolicyPack.is_pack(root / "policies") else []
 
 
 def stack_outputs(home: Home, stack: str) -> Properties | None:
@@ -102,15 +129,11 @@ def deploy(
         RunFailedError: if something could not be applied, or a mandatory policy is against it.
     """
     with home.lock(f"stack-{stack}"):
-        packs = _packs(root)
+        packs = policy_packs(root)
         if packs and not preview:
             # As the engine does: whatever a policy has to say is said before anything is changed.
             _run(home, root, stack, config, packs, preview=True, on_step=lambda _step: None)
         return _run(home, root, stack, config, packs, preview=preview, on_step=on_step)
-
-
-def _packs(root: Path) -> list[Path]:
-    return [root / "policies"] if PolicyPack.is_pack(root / "policies") else []
 
 
 def _run(
@@ -123,7 +146,7 @@ def _run(
     preview: bool,
     on_step: Callable[[Step], None],
 ) -> Result:
-    project = str(_yaml(root / "Pulumi.yaml")["name"])
+    project = project_name(root)
     state = StackState(home, stack)
     policies: list[PolicyPack] = []
     warnings: list[str] = []
@@ -151,8 +174,7 @@ def _run(
     if not preview and monitor.outputs != state.outputs:
         state.outputs = monitor.outputs
         state.save()
-    public = {key: value for key, value in monitor.outputs.values.items() if key not in monitor.outputs.secrets}
-    return Result(stack, monitor.steps, monitor.violations, public, warnings)
+    return Result(stack, monitor.steps, monitor.violations, warnings)
 
 
 class _Program:
@@ -213,7 +235,6 @@ class _Program:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # futures that nobody waits for after a failure
         pulumi.runtime.set_all_config(self._config.values, sorted(self._config.secrets))
         pulumi.runtime.configure(Settings(**self._settings))
-        SETTINGS.callbacks = None
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         executor = ThreadPoolExecutor(_PARALLEL)

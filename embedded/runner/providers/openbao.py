@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import hvac
@@ -63,7 +64,7 @@ class OpenBaoClient(ProviderClient):
             self._client_of_this = connect(self._address)
         return self._client_of_this
 
-    @property
+    @cached_property
     def handlers(self) -> Mapping[str, Handler]:
         def one_path(
             path: Callable[[Inputs], str],
@@ -113,7 +114,7 @@ class OpenBaoClient(ProviderClient):
             ),
         }
 
-    @property
+    @cached_property
     def functions(self) -> Mapping[str, Callable[[Inputs], dict[str, Any]]]:
         return {
             "vault:generic/getSecret:getSecret": self._get_secret,

@@ -6,6 +6,7 @@ What each does is what pulumi-postgresql does for the same inputs; statements ar
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, LiteralString
 
 import psycopg
@@ -72,7 +73,7 @@ class PostgresqlClient(ProviderClient):
             open=False,
         )
 
-    @property
+    @cached_property
     def handlers(self) -> Mapping[str, Handler]:
         return {
             "postgresql:index/role:Role": Handler(
@@ -88,7 +89,7 @@ class PostgresqlClient(ProviderClient):
             ),
         }
 
-    @property
+    @cached_property
     def functions(self) -> Mapping[str, Callable[[Inputs], dict[str, Any]]]:
         return {}
 
