@@ -4,7 +4,7 @@ The names and defaults are documented in ``Pulumi.yaml``; a central stack furthe
 ``openbao``, ``login`` and the secret ``databaseAdminPassword``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,14 @@ from components.durations import Duration
 from components.problems import ConfigurationError, Problem, problems_of
 
 __all__ = [
+    "BoundSettings",
     "CellSettings",
     "CentralSettings",
     "DatabaseSettings",
     "LoginSettings",
     "OpenBaoSettings",
+    "checkout",
+    "load_bounds",
     "load_settings",
 ]
 
@@ -58,10 +61,15 @@ class LoginSettings(_Strict):
     """Whether this program creates the method; otherwise it has to be there already."""
 
 
-class _Common(_Strict):
-    environment: _Name
+class BoundSettings(_Strict):
+    """What bounds the projects of every stack."""
+
     cell_size: Annotated[int, Field(ge=1, le=1000)]
     lease_ttl_maximum: Duration
+
+
+class _Common(BoundSettings):
+    environment: _Name
 
 
 class CentralSettings(_Common):
@@ -118,6 +126,19 @@ def load_settings(config: pulumi.Config | None = None) -> CentralSettings | Cell
     if problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def load_bounds(values: Mapping[str, str], file: str) -> BoundSettings:
+    """The bounds among a stack's settings, for whoever looks at projects without running the program.
+
+    Raises:
+        ConfigurationError: with every problem found in them.
+    """
+    given = {key: values[key] for key in ("cellSize", "leaseTtlMaximum") if key in values}
+    try:
+        return BoundSettings.model_validate(given)
+    except ValidationError as error:
+        raise ConfigurationError(problems_of(error, file, known_keys=_known_keys)) from None
 
 
 def checkout() -> Path:

@@ -108,9 +108,10 @@ class DeployedDataPlane(DataPlane):
         return self._connect(str(self.binding(project)["openbaoAddress"]))
 
     def operator(self) -> hvac.Client:
-        for binding in self.bindings().values():
-            return self._connect(str(binding["openbaoAddress"]))
-        raise ConnectorError(f"no tenant is attached in environment {self._environment!r} yet")
+        some = next(iter(self.bindings().values()), None)
+        if some is None:
+            raise ConnectorError(f"no tenant is attached in environment {self._environment!r} yet")
+        return self._connect(str(some["openbaoAddress"]))
 
     @staticmethod
     def _connect(address: str) -> hvac.Client:

@@ -11,9 +11,9 @@ from typing import Any
 import hvac
 
 from components.access import levels_of
-from components.durations import parse_duration
 from components.naming import AccessLevel
 from components.projects import Project, known_cells, load_projects
+from components.settings import load_bounds
 from embedded.engines import Engine, EngineRun, LocalConfig
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
@@ -51,11 +51,9 @@ class Workplace:
         """
         config = load_config(self.root, CENTRAL_STACK, {}, {}).values
         by_name = {key.rpartition(":")[2]: value for key, value in config.items()}
+        bounds = load_bounds(by_name, f"stacks/Pulumi.{CENTRAL_STACK}.yaml")
         return load_projects(
-            self.root,
-            ENVIRONMENT,
-            lease_ttl_maximum=parse_duration(by_name["leaseTtlMaximum"]),
-            cell_size=int(by_name["cellSize"]),
+            self.root, ENVIRONMENT, lease_ttl_maximum=bounds.lease_ttl_maximum, cell_size=bounds.cell_size
         )
 
     def stacks(self) -> list[str]:

@@ -10,7 +10,7 @@ from components.access import FractalOpsRole, levels_of
 from components.durations import format_duration, parse_duration
 from components.naming import AccessLevel
 from components.problems import ConfigurationError
-from components.settings import CellSettings, CentralSettings, load_settings
+from components.settings import CellSettings, CentralSettings, load_bounds, load_settings
 
 CENTRAL: dict[str, Any] = {
     "kind": "central",
@@ -100,6 +100,13 @@ def test_all_wrong_settings_come_at_once() -> None:
     with pytest.raises(ConfigurationError, match="3 problems in the configuration; nothing was applied") as caught:
         load({**CENTRAL, "apiUrl": "x", "database": {"port": 99999}})
     assert [problem.field for problem in caught.value.problems] == ["apiUrl", "database.host", "database.port"]
+
+
+def test_bounds_are_checked_without_running_the_program_too() -> None:
+    assert load_bounds({"cellSize": "7", "leaseTtlMaximum": "2h", "kind": "central"}, "f").lease_ttl_maximum == 7200
+    with pytest.raises(ConfigurationError, match="2 problems") as caught:
+        load_bounds({"cellSize": "x", "leaseTtlMaximum": "1 day"}, "f")
+    assert [problem.field for problem in caught.value.problems] == ["cellSize", "leaseTtlMaximum"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("1s", 1), ("90s", 90), ("15m", 900), ("24h", 86400), ("7d", 604800)])
