@@ -21,5 +21,5 @@ if isinstance(settings, CellSettings):
     cell = Cell(settings.cell, CellArgs(platform=read_platform(settings.central_stack), projects=tenants))
     pulumi.export("tenants", cell.tenants)
 else:
-    central = SupabaseCentral("supabase", SupabaseCentralArgs.from_settings(settings, pulumi.Config()))
+    central = SupabaseCentral("supabase", SupabaseCentralArgs.from_settings(settings, pulumi.Config(), checkout()))
     export_platform(central)

@@ -53,6 +53,7 @@ class Cell(pulumi.ComponentResource):
                     project=project,
                     platform=platform,
                     database=database,
+                    database_password=password,
                     openbao=openbao,
                     entities=people.entities,
                     team_groups=people.team_groups,

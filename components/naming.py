@@ -94,6 +94,16 @@ class TenantNames:
         """The OpenBao path that mints an API token of this level when it is read by somebody's own token."""
         return f"identity/oidc/token/{self.role(level)}"
 
+    @property
+    def storage_token_role(self) -> str:
+        """The token role whose tokens manage the tenant's whole bucket."""
+        return f"{self.schema}_storage"
+
+    @property
+    def storage_token_path(self) -> str:
+        """The OpenBao path that mints such a token."""
+        return f"identity/oidc/token/{self.storage_token_role}"
+
     def identifiers(self) -> list[str]:
         """All database identifiers of the tenant, for length and collision checks."""
         return [self.schema, *(self.role(level) for level in AccessLevel)]

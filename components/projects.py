@@ -9,24 +9,26 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.comments import CommentedMap
 
 from components.access import FractalOpsRole
+from components.documents import line_of, parse_mapping
 from components.durations import Duration, format_duration
 from components.naming import IDENTIFIER_MAX_BYTES, SLUG_PATTERN, TenantNames
 from components.problems import ConfigurationError, Problem, at_field, problems_of
+from components.sizes import Size
 
 __all__ = [
     "Lifecycle",
     "Limits",
     "ManagedService",
     "Project",
+    "SignUp",
+    "StorageSettings",
     "known_cells",
     "load_projects",
     "project_folder",
@@ -35,7 +37,7 @@ __all__ = [
 
 _NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,126}$"
 _CELL_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
-_FILE_MAX_BYTES: Final = 64 * 1024
+_MIME_PATTERN = r"^[a-zA-Z0-9.+-]+/([a-zA-Z0-9.+-]+|\*)$"
 
 Subject = Annotated[str, Field(pattern=_NAME_PATTERN)]
 
@@ -53,6 +55,13 @@ class Lifecycle(StrEnum):
 
     ATTACHED = "attached"
     DETACHED = "detached"
+
+
+class SignUp(StrEnum):
+    """Who becomes a member of a project: whoever signs up for it, or only who was invited."""
+
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 class _Strict(BaseModel):
@@ -81,6 +90,21 @@ class Limits(_Strict):
         return self
 
 
+class StorageSettings(_Strict):
+    """The bucket of a project that has `storage` among its managed services."""
+
+    public: Annotated[
+        bool, Field(strict=True, description="Whether anybody may read its files; else only the project's users.")
+    ] = False
+    file_size_limit: Annotated[
+        Size | None, Field(description="The largest file. Storage has a limit of its own for all buckets.")
+    ] = None
+    allowed_mime_types: Annotated[
+        list[Annotated[str, Field(pattern=_MIME_PATTERN)]] | None,
+        Field(min_length=1, description="What may be uploaded, e.g. image/png or image/*; anything by default."),
+    ] = None
+
+
 class Project(_Strict):
     """A project that attaches a slice of the central Supabase."""
 
@@ -98,6 +122,10 @@ class Project(_Strict):
     managed_services: Annotated[
         list[ManagedService], Field(min_length=1, description="The services that the project requires.")
     ] = [ManagedService.POSTGRES]
+    sign_up: Annotated[
+        SignUp, Field(description="Who becomes a member: whoever signs up naming the project, or only who was invited.")
+    ] = SignUp.CLOSED
+    storage: StorageSettings = StorageSettings()
     limits: Limits = Limits()
     exposed: Annotated[
         bool, Field(strict=True, description="Whether the schema is served through the API gateway.")
@@ -129,6 +157,13 @@ class Project(_Strict):
         if ManagedService.POSTGRES not in services:
             raise ValueError("`postgres` among them: auth and storage keep their rules in the project's schema")
         return services
+
+    @model_validator(mode="after")
+    def _settings_are_of_managed_services(self) -> "Project":
+        for field, service in (("sign_up", ManagedService.AUTH), ("storage", ManagedService.STORAGE)):
+            if field in self.model_fields_set and service not in self.managed_services:
+                raise at_field(field, "this field", f"`{service}` among managed_services, or this field removed")
+        return self
 
     @property
     def names(self) -> TenantNames:
@@ -208,7 +243,7 @@ class _Loaded:
         self.project = project
 
     def problem(self, field: str, found: str, expected: str) -> Problem:
-        return Problem(self.file, _line(self.document, tuple(field.split("."))), field, found, expected)
+        return Problem(self.file, line_of(self.document, tuple(field.split("."))), field, found, expected)
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -216,13 +251,13 @@ def _shown(path: Path, root: Path) -> str:
 
 
 def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
-    document = _parse(path, file, problems)
+    document = parse_mapping(path, file, problems, first_key="slug")
     if document is None:
         return None
     try:
         project = Project.model_validate(document)
     except ValidationError as error:
-        found = problems_of(error, file, line_of=lambda path: _line(document, path), known_keys=_known_keys)
+        found = problems_of(error, file, line_of=lambda path: line_of(document, path), known_keys=_known_keys)
         problems.extend(found)
         return None
     item = _Loaded(file, document, project)
@@ -235,55 +270,9 @@ def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
     return item
 
 
-def _parse(path: Path, file: str, problems: list[Problem]) -> CommentedMap | None:
-    yaml = YAML(typ="rt")
-    try:
-        size = path.stat().st_size
-        if size > _FILE_MAX_BYTES:
-            problems.append(Problem(file, 0, "file", f"{size} bytes", f"at most {_FILE_MAX_BYTES} bytes"))
-            return None
-        document = yaml.load(path.read_text(encoding="utf-8"))
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        key = (error.problem or "").partition('"')[2].partition('"')[0]
-        problems.append(Problem(file, line, key or "key", "it a second time", "each key once"))
-        return None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problems.append(Problem(file, line, "YAML", error.problem or "a syntax error", "well-formed YAML"))
-        return None
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
-        problems.append(Problem(file, 0, "YAML", " ".join(str(error).split()), "well-formed YAML in UTF-8"))
-        return None
-    except OSError as error:
-        problems.append(Problem(file, 0, "file", error.strerror or str(error), "a readable file"))
-        return None
-    if not isinstance(document, CommentedMap):
-        found = "an empty file" if document is None else f"a {type(document).__name__}"
-        problems.append(Problem(file, 1, "document", found, "a mapping that starts with `slug:`"))
-        return None
-    return document
-
-
 def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
-    return Limits.model_fields if path == ("limits",) else Project.model_fields
-
-
-def _line(document: Any, path: tuple[int | str, ...]) -> int:
-    """The 1-based line of a field, or of the nearest thing around it that is in the file."""
-    line, node = 1, document
-    for part in path:
-        try:
-            if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
-            elif isinstance(node, CommentedSeq) and isinstance(part, int):
-                line = node.lc.item(part)[0] + 1
-            else:
-                break
-            node = node[part]
-        except (KeyError, IndexError, TypeError):
-            break
-    return line
+    nested: dict[tuple[int | str, ...], type[BaseModel]] = {("limits",): Limits, ("storage",): StorageSettings}
+    return nested.get(path, Project).model_fields
 
 
 def _clashes(loaded: list[_Loaded]) -> Iterator[Problem]:

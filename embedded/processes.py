@@ -10,9 +10,10 @@ from pathlib import Path
 from embedded.errors import ServerError
 from embedded.home import Home
 
-__all__ = ["is_free", "port_for", "stop_process", "tail", "wait_until"]
+__all__ = ["is_free", "is_process", "port_for", "stop_process", "tail", "wait_until"]
 
 LOOPBACK = "127.0.0.1"
+_NAME_CHARACTERS = 15  # what Linux keeps of a program's name
 
 
 def is_free(port: int) -> bool:
@@ -62,6 +63,20 @@ def wait_until(ready: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def is_process(pid: int, name: str) -> bool:
+    """Whether a process is there and is the program ``name``, not some other that got its number since."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return False
+        return not Path("/proc/self").exists()  # no /proc here (macOS): the number has to do
+    found, _, rest = status.partition("(")[2].rpartition(")")
+    return found == name[:_NAME_CHARACTERS] and not rest.startswith(" Z")
 
 
 def stop_process(pid: int, is_running: Callable[[], bool], name: str, seconds: float = 20) -> None:

@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
+from kubernetes.client import ApiClient, CoreV1Api
 
 from components.naming import AccessLevel
 from connector.bindings import LocalDataPlane
 from connector.leases import Lease, LeaseClient
 from embedded.engines import EmbeddedEngine, EngineRun
 from embedded.home import CHECKOUT, Home
+from embedded.kubernetes import EmbeddedKubernetes, add_nodes, add_volumes, install_crds, why_unavailable
+from embedded.processes import wait_until
 from embedded.servers import Servers
 from embedded.workplace import Workplace
 
@@ -47,12 +51,15 @@ exposed: false
 """
 
 
+_DATA = [CHECKOUT / "stacks" / name for name in ("images.yaml", "resources.yaml")]
+
+
 def make_checkout(folder: Path, projects: dict[str, str]) -> Path:
     """The program with other projects; code and environment are the real ones."""
     (folder / "stacks" / "local" / "projects").mkdir(parents=True)
     for name in ("Pulumi.yaml", "__main__.py"):
         shutil.copy(CHECKOUT / name, folder / name)
-    for path in (CHECKOUT / "stacks").glob("Pulumi.local-*.yaml"):
+    for path in [*(CHECKOUT / "stacks").glob("Pulumi.local-*.yaml"), *_DATA]:
         shutil.copy(path, folder / "stacks" / path.name)
     for name in ("components", ".venv"):
         (folder / name).symlink_to(CHECKOUT / name)
@@ -111,3 +118,44 @@ def plane(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
     workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
     bring_up(workplace)
     return Plane(workplace)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes control plane with two nodes on which pods get ready at once, and volumes for claims."""
+
+    server: EmbeddedKubernetes
+    api: ApiClient
+    """Of the administrator."""
+    kubeconfig: Path
+    kubectl: Path
+
+    def namespace(self, labels: dict[str, str] | None = None) -> str:
+        """A new namespace, for one test."""
+        name = f"test-{uuid4().hex[:8]}"
+        core = CoreV1Api(self.api)
+        core.create_namespace({"metadata": {"name": name, "labels": labels or {}}})  # type: ignore[arg-type]
+        assert wait_until(lambda: bool(core.list_namespaced_service_account(name).items), 60), "no service account"
+        return name
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One control plane for all tests; each uses namespaces of its own. The first time ever, it is built."""
+    if (reason := why_unavailable()) is not None:
+        pytest.skip(reason)
+    server = EmbeddedKubernetes(Home(tmp_path_factory.mktemp("kubernetes")), request.config.get_terminal_writer().line)
+    server.start()
+    api = server.client()
+    add_nodes(api, 2)
+    add_volumes(api, 20)
+    yield Cluster(server, api, server.kubeconfig, server.programs / "kubectl")
+    api.close()  # type: ignore[no-untyped-call]
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def kubernetes_with_crds(kubernetes: Cluster) -> Cluster:
+    """The same control plane, where the operators' kinds are defined."""
+    install_crds(kubernetes.api)
+    return kubernetes

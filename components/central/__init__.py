@@ -4,25 +4,46 @@ Creates what tenants need of it:
     - the KV engine ``connectors`` with the generated secrets at ``connectors/supabase``;
     - the platform's objects in PostgreSQL (:mod:`components.central.platform_sql`);
     - the lease engine (:mod:`components.central.lease_engine`);
-    - the key that signs API tokens, and the method by which people sign in to OpenBao.
+    - the key that signs API tokens, and the method by which people sign in to OpenBao;
+and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pulumi
 import pulumi_vault as vault
 
-from components.central.connector_secrets import SUPABASE_SECRETS, ConnectorSecrets
+from components.catalog import Catalog, load_catalog
+from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets
+from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
+from components.central.service_logins import ServiceLogins
+from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
+from components.central.verifying_keys import VerifyingKeys
+from components.cluster_settings import ClusterSettings
 from components.naming import CONNECTORS_MOUNT, SIGNING_KEY
 from components.platform import DatabaseEndpoint, Platform
+from components.postgres import DatabaseConnection
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
-from components.settings import CentralSettings, LoginSettings
+from components.settings import CentralSettings, DatabaseSettings, LoginSettings
 
 __all__ = ["SupabaseCentral", "SupabaseCentralArgs"]
 
 _ONE_DAY_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class ClusterArgs:
+    """What the services on a cluster are made of."""
+
+    settings: ClusterSettings
+    catalog: Catalog
+    """Their images, and what they ask of a node."""
+    database: DatabaseSettings
+    public_url: str
+    openbao_address: str
 
 
 @dataclass(frozen=True)
@@ -37,10 +58,19 @@ class SupabaseCentralArgs:
     """Seconds."""
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
+    cluster: ClusterArgs | None = None
+    """Without it there is no more than what tenants need of the database and of OpenBao."""
 
     @classmethod
-    def from_settings(cls, settings: CentralSettings, config: pulumi.Config) -> "SupabaseCentralArgs":
-        """The arguments that a central stack's configuration gives."""
+    def from_settings(cls, settings: CentralSettings, config: pulumi.Config, root: Path) -> "SupabaseCentralArgs":
+        """The arguments that a central stack's configuration gives.
+
+        Args:
+            root: the checkout.
+
+        Raises:
+            ConfigurationError: if a service has no image, or the data beside the stacks cannot be used.
+        """
         database = settings.database
         return cls(
             endpoint=DatabaseEndpoint(
@@ -55,7 +85,21 @@ class SupabaseCentralArgs:
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
             existing_password=config.get_secret("databaseAdminPassword"),
+            cluster=_cluster_args(settings, root),
         )
+
+
+def _cluster_args(settings: CentralSettings, root: Path) -> ClusterArgs | None:
+    kubernetes = settings.kubernetes
+    if kubernetes is None:
+        return None
+    return ClusterArgs(
+        kubernetes,
+        load_catalog(root, registry=kubernetes.registry, overrides=kubernetes.resources),
+        settings.database,
+        settings.api_url,
+        settings.openbao.address,
+    )
 
 
 class SupabaseCentral(pulumi.ComponentResource):
@@ -89,12 +133,23 @@ class SupabaseCentral(pulumi.ComponentResource):
             address=args.openbao_address,
             mount=connectors.path,
             path=SUPABASE_SECRET,
-            kinds=SUPABASE_SECRETS,
+            kinds={**SUPABASE_SECRETS, **(CLUSTER_SECRETS if args.cluster else {})},
+            required=required_secrets(args.cluster.settings) if args.cluster else {},
             adopted=adopted,
             opts=pulumi.ResourceOptions.merge(child, kept),
         )
+        foundation = _foundation(name, args.cluster, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
-        database = database_provider(f"{name}-database", args.endpoint, password, opts=child)
+        # Whatever is put into PostgreSQL is put there once it is up.
+        up = pulumi.ResourceOptions(depends_on=[foundation.database] if foundation else [])
+        database = database_provider(
+            f"{name}-database", args.endpoint, password, opts=pulumi.ResourceOptions.merge(child, up)
+        )
+        internal = (
+            InternalSchemas(name, database, args.endpoint.name, args.endpoint.admin_user, opts=child)
+            if foundation
+            else None
+        )
         leases = LeaseEngine(
             f"{name}-leases",
             LeaseEngineArgs(
@@ -129,6 +184,18 @@ class SupabaseCentral(pulumi.ComponentResource):
             verification_ttl=_ONE_DAY_SECONDS,
             opts=in_openbao,
         )
+        # OpenBao publishes the keys of token roles only. This one, which no policy lets anybody use, makes it publish the
+        # key before there is a tenant.
+        announced = vault.identity.OidcRole(
+            f"{name}-signing-key-role", name="data_plane", key=key.name, client_id="data_plane", ttl=60, opts=in_openbao
+        )
+        VerifyingKeys(
+            f"{name}-verifying-keys",
+            address=args.openbao_address,
+            database=DatabaseConnection(args.endpoint, password),
+            extra=read_secret(openbao, secrets.path, "JWT_JWKS", parent=self) if args.cluster else None,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, announced], retain_on_delete=True),
+        )
         self.platform = Platform(
             database=args.endpoint,
             openbao_address=args.openbao_address,
@@ -140,7 +207,44 @@ class SupabaseCentral(pulumi.ComponentResource):
             lambda address: f"{address}/v1/identity/oidc/.well-known/keys"
         )
         self.pre_config = platform_objects.checksum.apply(lambda _: f"{PLATFORM_SCHEMA}.pre_config")
+        if foundation and internal:
+            logins = ServiceLogins(
+                f"{name}-logins",
+                address=args.openbao_address,
+                mount=connectors.path,
+                path=secrets.path,
+                version=secrets.version,
+                host=args.endpoint.host,
+                port=args.endpoint.port,
+                database=args.endpoint.name,
+                username=args.endpoint.admin_user,
+                sslmode=args.endpoint.sslmode,
+                # The file makes those that the database does not have.
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
+            )
+            Services(name, ServicesArgs(foundation, after=[logins, internal, key]), opts=child)
         self.register_outputs({"jwksUrl": self.jwks_url, "preConfig": self.pre_config})
+
+
+def _foundation(
+    name: str,
+    args: ClusterArgs | None,
+    openbao: vault.Provider,
+    secrets: ConnectorSecrets,
+    opts: pulumi.ResourceOptions,
+) -> Foundation | None:
+    if args is None:
+        return None
+    foundation = FoundationArgs(
+        settings=args.settings,
+        catalog=args.catalog,
+        openbao=openbao,
+        openbao_address=args.openbao_address,
+        secrets=secrets,
+        database=args.database,
+        public_url=args.public_url,
+    )
+    return Foundation(name, foundation, opts=opts)
 
 
 def _login_accessor(

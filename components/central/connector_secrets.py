@@ -8,20 +8,48 @@ the state for ever.)
 
 import base64
 import hashlib
+import json
 import secrets
 import string
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
 import pulumi
 from hvac import Client
 from hvac.exceptions import InvalidPath
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
 from components.openbao import connect
 
-__all__ = ["SUPABASE_SECRETS", "ConnectorSecrets", "SecretKind", "generate"]
+__all__ = [
+    "CLUSTER_SECRETS",
+    "SUPABASE_SECRETS",
+    "ConnectorSecrets",
+    "SecretKind",
+    "SecretsMissingError",
+    "generate",
+]
+
+
+class SecretsMissingError(RuntimeError):
+    """OpenBao lacks values that nobody but their owner can give.
+
+    Args:
+        mount: the KV v2 mount.
+        path: the secret inside it.
+        missing: what needs each of the missing keys, by key.
+    """
+
+    def __init__(self, mount: str, path: str, missing: Mapping[str, str]) -> None:
+        lines = [
+            f"  {key}, needed by {reason}; put it there: bao kv patch -mount={mount} {path} {key}=-"
+            for key, reason in sorted(missing.items())
+        ]
+        super().__init__("\n".join([f"{mount}/{path} in OpenBao has no value for:", *lines]))
 
 
 class SecretKind(StrEnum):
@@ -29,6 +57,8 @@ class SecretKind(StrEnum):
 
     PASSWORD = "password"
     """43 letters and digits (256 bits): safe in a URL, a DSN and a shell."""
+    HEX_8 = "hex8"
+    """16 hexadecimal digits."""
     HEX_16 = "hex16"
     """32 hexadecimal digits."""
     HEX_32 = "hex32"
@@ -37,6 +67,16 @@ class SecretKind(StrEnum):
     """Supabase's opaque key for clients, ``sb_publishable_…``."""
     SECRET_KEY = "secret_key"
     """Supabase's opaque key for servers, ``sb_secret_…``."""
+    SIGNING_KEYS = "signing_keys"
+    """A JSON array with one private P-256 key, as Auth's ``GOTRUE_JWT_KEYS`` wants it."""
+    PUBLIC_KEYS = "public_keys"
+    """The JWKS of the public halves of ``JWT_KEYS``."""
+    ANON_TOKEN = "anon_token"
+    """A token with the role ``anon``, signed with ``JWT_KEYS``: what the publishable key stands for inside."""
+    SERVICE_TOKEN = "service_token"
+    """The same for ``service_role`` and the secret key."""
+    NAME = "name"
+    """A login that is no secret, but belongs to one."""
 
 
 SUPABASE_SECRETS: Mapping[str, SecretKind] = {
@@ -54,23 +94,82 @@ SUPABASE_SECRETS: Mapping[str, SecretKind] = {
 }
 """What ``connectors/supabase`` holds; names and lengths follow the official ``.env.example`` and its generator."""
 
+CLUSTER_SECRETS: Mapping[str, SecretKind] = {
+    # Each login of a service has a password of its own, so that none of them can become another.
+    "AUTHENTICATOR_PASSWORD": SecretKind.PASSWORD,
+    "AUTH_ADMIN_PASSWORD": SecretKind.PASSWORD,
+    "STORAGE_ADMIN_PASSWORD": SecretKind.PASSWORD,
+    "POOLER_PASSWORD": SecretKind.PASSWORD,
+    "KEYS_PASSWORD": SecretKind.PASSWORD,
+    # The official file gives JWT_SECRET to all of these; a service's management interface has no use for the others'.
+    "REALTIME_JWT_SECRET": SecretKind.PASSWORD,
+    # Realtime takes both: the one for what older versions wrote, the other (AES-256-GCM, 32 characters) for what it
+    # writes.
+    "REALTIME_DB_ENC_KEY": SecretKind.HEX_8,
+    "REALTIME_DB_ENC_KEY_GCM": SecretKind.HEX_16,
+    "REALTIME_SECRET_KEY_BASE": SecretKind.HEX_32,
+    "REALTIME_COOKIE": SecretKind.PASSWORD,
+    "POOLER_JWT_SECRET": SecretKind.PASSWORD,
+    "POOLER_COOKIE": SecretKind.PASSWORD,
+    "DASHBOARD_USERNAME": SecretKind.NAME,
+    "DASHBOARD_PASSWORD": SecretKind.PASSWORD,
+    "LOGFLARE_PUBLIC_ACCESS_TOKEN": SecretKind.PASSWORD,
+    "LOGFLARE_PRIVATE_ACCESS_TOKEN": SecretKind.PASSWORD,
+    "JWT_KEYS": SecretKind.SIGNING_KEYS,
+    "JWT_JWKS": SecretKind.PUBLIC_KEYS,
+    "ANON_KEY": SecretKind.ANON_TOKEN,
+    "SERVICE_ROLE_KEY": SecretKind.SERVICE_TOKEN,
+}
+"""What ``connectors/supabase`` further holds where this program runs the services. The order is that of dependence."""
+
 _PROJECT_REF = "supabase-self-hosted"
+_TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
+"""What the official key generator gives its tokens; they end when ``JWT_KEYS`` are rotated."""
 _LETTERS = string.ascii_letters + string.digits
 
 
-def generate(kind: SecretKind) -> str:
-    """A new random value of a kind."""
+def generate(kind: SecretKind, others: Mapping[str, str]) -> str:
+    """A new value of a kind.
+
+    Args:
+        others: the values of the keys that it may depend on.
+    """
+    make = _MAKERS.get(kind)
+    if make is not None:
+        return make()
+    keys = others["JWT_KEYS"]
     match kind:
-        case SecretKind.PASSWORD:
-            return "".join(secrets.choice(_LETTERS) for _ in range(43))
-        case SecretKind.HEX_16:
-            return secrets.token_hex(16)
-        case SecretKind.HEX_32:
-            return secrets.token_hex(32)
-        case SecretKind.PUBLISHABLE_KEY:
-            return _opaque_key("sb_publishable_")
-        case SecretKind.SECRET_KEY:
-            return _opaque_key("sb_secret_")
+        case SecretKind.PUBLIC_KEYS:
+            return public_keys(keys)
+        case SecretKind.ANON_TOKEN:
+            return _token("anon", keys)
+        case _:
+            return _token("service_role", keys)
+
+
+def new_signing_key() -> dict[str, Any]:
+    """A private P-256 key as a JWK with which Auth is to sign."""
+    key = ECKey.generate_key("P-256", {"alg": "ES256", "use": "sig"}, auto_kid=True)
+    # Auth signs with the key that says so, and takes the others for checking only.
+    return {**key.as_dict(private=True), "key_ops": ["sign", "verify"]}
+
+
+def public_keys(signing_keys: str) -> str:
+    """The JWKS of the public halves of ``JWT_KEYS``."""
+    keys = [ECKey.import_key(_without_operations(key)) for key in json.loads(signing_keys)]
+    return json.dumps({"keys": [{**key.as_dict(private=False), "key_ops": ["verify"]} for key in keys]})
+
+
+def _token(role: str, signing_keys: str) -> str:
+    signing = next(key for key in json.loads(signing_keys) if "sign" in key["key_ops"])
+    now = int(time.time())
+    claims = {"role": role, "iss": "supabase", "iat": now, "exp": now + _TEN_YEARS_SECONDS}
+    header = {"alg": "ES256", "typ": "JWT", "kid": signing["kid"]}
+    return jwt.encode(header, claims, ECKey.import_key(_without_operations(signing)))
+
+
+def _without_operations(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != "key_ops"}
 
 
 def _opaque_key(prefix: str) -> str:
@@ -78,6 +177,18 @@ def _opaque_key(prefix: str) -> str:
     body = prefix + secrets.token_urlsafe(17)[:22]
     digest = hashlib.sha256(f"{_PROJECT_REF}|{body}".encode()).digest()
     return f"{body}_{base64.urlsafe_b64encode(digest).decode()[:8]}"
+
+
+_MAKERS: Mapping[SecretKind, Callable[[], str]] = {
+    SecretKind.PASSWORD: lambda: "".join(secrets.choice(_LETTERS) for _ in range(43)),
+    SecretKind.HEX_8: lambda: secrets.token_hex(8),
+    SecretKind.HEX_16: lambda: secrets.token_hex(16),
+    SecretKind.HEX_32: lambda: secrets.token_hex(32),
+    SecretKind.PUBLISHABLE_KEY: lambda: _opaque_key("sb_publishable_"),
+    SecretKind.SECRET_KEY: lambda: _opaque_key("sb_secret_"),
+    SecretKind.SIGNING_KEYS: lambda: json.dumps([new_signing_key()]),
+    SecretKind.NAME: lambda: "supabase",
+}
 
 
 class _Provider(ResourceProvider):
@@ -89,7 +200,7 @@ class _Provider(ResourceProvider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         moved = [key for key in ("mount", "path") if olds.get(key) != news.get(key)]
-        missing = set(news["kinds"]) - set(olds.get("keys") or [])
+        missing = {*news["kinds"], *(news.get("required") or {})} - set(olds.get("keys") or [])
         return DiffResult(
             changes=bool(moved or missing or olds.get("address") != news.get("address")), replaces=moved, stables=[]
         )
@@ -115,10 +226,16 @@ class _Provider(ResourceProvider):
         client = connect(props["address"])
         present, version = self._present(client, props)
         adopted: dict[str, str] = props.get("adopted") or {}
-        wanted = {
-            key: adopted.get(key) or present.get(key) or generate(SecretKind(kind))
-            for key, kind in props["kinds"].items()
-        }
+        absent = {key: why for key, why in (props.get("required") or {}).items() if not present.get(key)}
+        if absent:
+            raise SecretsMissingError(props["mount"], props["path"], absent)
+        wanted: dict[str, str] = {}
+        # Kinds are declared in the order in which one follows from another.
+        order = list(SecretKind)
+        for key, kind in sorted(
+            ((key, SecretKind(kind)) for key, kind in props["kinds"].items()), key=lambda item: order.index(item[1])
+        ):
+            wanted[key] = adopted.get(key) or present.get(key) or generate(kind, {**present, **wanted})
         if any(present.get(key) != value for key, value in wanted.items()):
             # Check-and-set: two runs at once cannot each generate a value and one of them win unseen.
             written = client.secrets.kv.v2.create_or_update_secret(
@@ -139,12 +256,14 @@ class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
         address: OpenBao's URL.
         mount: the KV v2 mount.
         path: the secret inside it.
-        kinds: the keys and how their values look.
+        kinds: the keys that are generated, and how their values look.
+        required: keys whose values have to be there already, and what needs them.
         adopted: values that exist already and are to be kept there, e.g. the password of a database that was
             there first. Has to be secret.
 
     Raises:
         OpenBaoUnavailableError: while it is applied, if OpenBao cannot be used.
+        SecretsMissingError: while it is applied, if a required value is not there; nothing is written then.
     """
 
     path: pulumi.Output[str]
@@ -162,6 +281,7 @@ class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
         mount: pulumi.Input[str],
         path: str,
         kinds: Mapping[str, SecretKind],
+        required: Mapping[str, str] | None = None,
         adopted: Mapping[str, pulumi.Input[str]] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -170,6 +290,7 @@ class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
             "mount": mount,
             "path": path,
             "kinds": {key: kind.value for key, kind in kinds.items()},
+            "required": dict(required or {}),
             "adopted": dict(adopted or {}),
             "keys": None,
             "version": None,

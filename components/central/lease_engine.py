@@ -17,9 +17,10 @@ from components.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MO
 from components.platform import DatabaseEndpoint
 from components.providers import read_secret
 
-__all__ = ["LeaseEngine", "LeaseEngineArgs"]
+__all__ = ["ISSUER_SECRET", "LeaseEngine", "LeaseEngineArgs"]
 
-_ISSUER_SECRET = "supabase-lease-issuer"
+ISSUER_SECRET = "supabase-lease-issuer"
+"""The secret under ``connectors`` with the password of OpenBao's login."""
 
 # The tenant's role is in the name for whoever reads pg_stat_activity; the random part makes it unique.
 _USERNAME_TEMPLATE = '{{ printf "lease_%s_%s" (.RoleName | truncate 34) (random 20) }}'
@@ -55,7 +56,7 @@ class LeaseEngine(pulumi.ComponentResource):
             f"{name}-issuer-password",
             address=args.openbao_address,
             mount=args.connectors.path,
-            path=_ISSUER_SECRET,
+            path=ISSUER_SECRET,
             kinds={"PASSWORD": SecretKind.PASSWORD},
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(retain_on_delete=True)),
         )

@@ -10,6 +10,9 @@
 --   4  walls: row-level security on new tables; no foreign grantee on a tenant's schema; no dropped tenant schema
 --   5  leases: the only functions by which logins come and go
 --   6  the other databases of the cluster are closed to leases
+--
+-- The files beside this one are applied after it, in the same transaction: platform_keys.sql, platform_sign_in.sql,
+-- platform_storage.sql, platform_pooler.sql and platform_services.sql.
 
 -- 1 -------------------------------------------------------------------------------------------------------------------
 
@@ -17,14 +20,19 @@ do $$
 declare
     wanted record;
 begin
-    -- The attributes are those of supabase/postgres; the authenticator's password is set by whoever runs PostgREST.
+    -- The attributes are those of supabase/postgres, without CREATEROLE; whoever runs a service sets its login's
+    -- password. Without one there is no way in.
     for wanted in
         select * from (values
             ('anon', 'nologin noinherit'),
             ('authenticated', 'nologin noinherit'),
             ('service_role', 'nologin noinherit bypassrls'),
             ('authenticator', 'login noinherit'),
+            ('supabase_auth_admin', 'login noinherit'),
+            ('supabase_storage_admin', 'login noinherit'),
+            ('pgbouncer', 'login noinherit'),
             ('data_plane_tenant', 'nologin noinherit'),
+            ('data_plane_keys', 'login noinherit'),
             ('openbao_lease_issuer', 'nologin noinherit')
         ) as roles (name, attributes)
     loop
@@ -41,11 +49,33 @@ create schema if not exists auth;
 create schema if not exists extensions;
 grant usage on schema auth, extensions to anon, authenticated, service_role;
 
+-- Auth and Storage make their own tables when they start, each in its schema.
+grant usage, create on schema auth to supabase_auth_admin;
+do $$
+declare
+    service record;
+begin
+    execute format('grant create on database %I to supabase_auth_admin, supabase_storage_admin', current_database());
+    for service in
+        select * from (values ('supabase_auth_admin', 'auth'), ('supabase_storage_admin', 'storage')) as s (login, home)
+    loop
+        if not exists (
+            select from pg_catalog.pg_db_role_setting s, unnest(s.setconfig) as setting
+            where s.setrole = service.login::regrole and setting like 'search_path=%'
+        ) then
+            execute format('alter role %I set search_path to %I', service.login, service.home);
+        end if;
+    end loop;
+end
+$$;
+
 -- data_plane_tenant is what the owners and service roles of all tenants may use of the platform: never a table's rows.
 comment on role data_plane_tenant is 'platform objects that every tenant''s owner and service role may refer to';
 grant usage on schema auth, extensions to data_plane_tenant;
 
 do $$
+declare
+    helper regprocedure;
 begin
     -- Supabase's helpers read what PostgREST sets for a request. On the official image Auth has made them.
     if to_regprocedure('auth.jwt()') is null then
@@ -71,10 +101,14 @@ begin
             select auth.jwt() ->> 'email'
         $f$;
     end if;
-    -- Projects commonly point a foreign key at a user; that takes REFERENCES on the key and nothing more.
-    if to_regclass('auth.users') is not null then
-        grant references (id) on auth.users to data_plane_tenant;
-    end if;
+    -- Auth replaces them when it first starts, which only their owner can.
+    for helper in
+        select oid::regprocedure from pg_catalog.pg_proc
+        where pronamespace = 'auth'::regnamespace and proname in ('jwt', 'uid', 'role', 'email')
+            and pg_catalog.pg_get_userbyid(proowner) = current_user
+    loop
+        execute format('alter function %s owner to supabase_auth_admin', helper);
+    end loop;
 end
 $$;
 
@@ -82,7 +116,13 @@ $$;
 
 create schema if not exists data_plane;
 revoke all on schema data_plane from public;
-grant usage on schema data_plane to authenticator, openbao_lease_issuer;
+grant usage on schema data_plane
+    to authenticator, openbao_lease_issuer, supabase_auth_admin, pgbouncer, data_plane_keys;
+
+-- What people and projects may call through PostgREST: the only functions of the platform that are served.
+create schema if not exists data_plane_api;
+revoke all on schema data_plane_api from public;
+grant usage on schema data_plane_api to authenticated, data_plane_tenant;
 
 -- A tenant is its schema: proj_<slug>, owned by proj_<slug>_owner. Returns the schema that a role belongs to, or null.
 create or replace function data_plane.tenant_of(role_name text) returns text
@@ -98,16 +138,29 @@ $$;
 
 -- 3 -------------------------------------------------------------------------------------------------------------------
 
+-- The public keys by which every service checks tokens: one row, or none until publish_keys was called.
+create table if not exists data_plane.verifying_keys (
+    only_row boolean primary key default true check (only_row),
+    jwks jsonb not null,
+    published_at timestamptz not null default now()
+);
+grant select on data_plane.verifying_keys to authenticator;
+
 -- PGRST_DB_PRE_CONFIG. The base schemas come first because PostgREST serves the first one when a request names none;
 -- a tenant is listed exactly when the authenticator itself, not a role it is a member of, has USAGE on its schema.
+-- Nothing is said of keys while there are none: an empty setting would take PostgREST's own secret away.
 create or replace function data_plane.pre_config() returns void
 language sql
 set search_path = ''
 as $$
-    select pg_catalog.set_config('pgrst.db_schemas', pg_catalog.string_agg(served.name, ',' order by served.rank, served.name), true)
+    select pg_catalog.set_config('pgrst.jwt_secret', k.jwks::text, true) from data_plane.verifying_keys k;
+
+    select pg_catalog.set_config(
+        'pgrst.db_schemas', pg_catalog.string_agg(served.name, ',' order by served.rank, served.name), true)
     from (
         select n.nspname::text as name, base.rank
-        from pg_catalog.unnest(array['public', 'storage', 'graphql_public']) with ordinality as base (name, rank)
+        from pg_catalog.unnest(array['public', 'storage', 'graphql_public', 'data_plane_api'])
+            with ordinality as base (name, rank)
         join pg_catalog.pg_namespace n on n.nspname = base.name
         union all
         select n.nspname::text, 100

@@ -1,4 +1,4 @@
-"""``platform.sql``, applied: what the database needs that no resource of the postgresql provider can express."""
+"""``platform.sql`` and the files beside it, applied: what no resource of the postgresql provider can express."""
 
 import hashlib
 from pathlib import Path
@@ -9,11 +9,19 @@ import pulumi
 from psycopg import sql
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
+from components.postgres import CONNECTION, connect, connection_of
+
 __all__ = ["PLATFORM_SCHEMA", "PlatformSql", "PlatformSqlError", "platform_sql"]
 
 PLATFORM_SCHEMA = "data_plane"
-_CONNECTION = ("host", "port", "database", "username", "password", "sslmode")
-_CONNECT_TIMEOUT_SECONDS = 15
+_FILES = (
+    "platform.sql",
+    "platform_keys.sql",
+    "platform_sign_in.sql",
+    "platform_storage.sql",
+    "platform_pooler.sql",
+    "platform_services.sql",
+)
 _LOCK_TIMEOUT = "30s"
 # Any constant will do: two runs at once wait for each other instead of failing on the same catalogue row.
 _ADVISORY_LOCK = 7_264_190_355
@@ -24,8 +32,8 @@ class PlatformSqlError(RuntimeError):
 
 
 def platform_sql() -> str:
-    """The reviewed SQL file."""
-    return Path(__file__).with_name("platform.sql").read_text(encoding="utf-8")
+    """The reviewed SQL files, in the order in which they build on each other."""
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in _FILES)
 
 
 def _checksum(text: str) -> str:
@@ -40,16 +48,16 @@ class _Provider(ResourceProvider):
         return UpdateResult(outs=self._apply(news))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        moved = any(olds.get(key) != news.get(key) for key in _CONNECTION)
+        moved = any(olds.get(key) != news.get(key) for key in CONNECTION)
         return DiffResult(changes=moved or olds.get("checksum") != _checksum(news["sql"]), replaces=[], stables=[])
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        with _connect(props) as connection:
+        with connect(props) as connection:
             row = connection.execute(
                 "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", [PLATFORM_SCHEMA]
             ).fetchone()
         applied = row[0].rpartition(" ")[2] if row and row[0] else ""
-        return ReadResult(id_=id_, outs={**_described(props), "checksum": applied})
+        return ReadResult(id_=id_, outs={**connection_of(props), "checksum": applied})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing: tenants' leases depend on it, and data outlives the stack."""
@@ -60,36 +68,14 @@ class _Provider(ResourceProvider):
             sql.Identifier(PLATFORM_SCHEMA), f"central data plane; platform.sql sha256 {checksum}"
         )
         try:
-            with _connect(props) as connection, connection.transaction():
+            with connect(props) as connection, connection.transaction():
                 connection.execute("select pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
                 connection.execute(sql.SQL("set local lock_timeout = {}").format(_LOCK_TIMEOUT))
                 connection.execute(props["sql"].encode())
                 connection.execute(remark)
         except psycopg.Error as error:
             raise PlatformSqlError(f"platform.sql was not applied: {str(error).strip()}") from None
-        return {**_described(props), "checksum": checksum}
-
-
-def _described(props: dict[str, Any]) -> dict[str, Any]:
-    # The password too: on refresh a provider is given nothing but the outputs. The engine keeps it as a secret.
-    return {key: props[key] for key in _CONNECTION}
-
-
-def _connect(props: dict[str, Any]) -> psycopg.Connection[Any]:
-    try:
-        return psycopg.connect(
-            host=props["host"],
-            port=int(props["port"]),
-            dbname=props["database"],
-            user=props["username"],
-            password=props["password"],
-            sslmode=props["sslmode"],
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            application_name="supabase-data-plane",
-        )
-    except psycopg.OperationalError as error:
-        place = f"{props['host']}:{int(props['port'])}"
-        raise PlatformSqlError(f"PostgreSQL at {place} cannot be used: {str(error).strip()}") from None
+        return {**connection_of(props), "checksum": checksum}
 
 
 class PlatformSql(Resource, module="central", name="PlatformSql"):
@@ -103,7 +89,8 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
             be a secret.
 
     Raises:
-        PlatformSqlError: while it is applied, if the database cannot be reached or refuses a statement.
+        DatabaseUnavailableError: while it is applied, if the database cannot be reached.
+        PlatformSqlError: while it is applied, if the database refuses a statement.
     """
 
     checksum: pulumi.Output[str]

@@ -9,11 +9,14 @@ import pulumi_vault as vault
 
 from components.naming import API_LEVELS, AccessLevel
 from components.platform import Platform
-from components.projects import Lifecycle, Project
+from components.postgres import DatabaseConnection
+from components.projects import Lifecycle, ManagedService, Project
 from components.tenant.access import TenantAccess, TenantAccessArgs
 from components.tenant.leases import TenantLeases, TenantLeasesArgs
 from components.tenant.revocation import LeaseRevocation
 from components.tenant.schema import TenantSchema, TenantSchemaArgs
+from components.tenant.sign_in import TenantSignIn
+from components.tenant.storage import TenantBucket
 
 __all__ = ["ProjectTenant", "ProjectTenantArgs"]
 
@@ -25,6 +28,8 @@ class ProjectTenantArgs:
     project: Project
     platform: Platform
     database: postgresql.Provider
+    database_password: pulumi.Input[str]
+    """The superuser's, for what no resource of the provider can say."""
     openbao: vault.Provider
     entities: Mapping[str, pulumi.Input[str]]
     """Identity entity of each person the project names, by login name."""
@@ -33,7 +38,7 @@ class ProjectTenantArgs:
 
 
 class ProjectTenant(pulumi.ComponentResource):
-    """A tenant: schema and roles, lease and token roles, policies and groups.
+    """A tenant: schema and roles, lease and token roles, policies and groups, its bucket, and who may sign in to it.
 
     A detached tenant has the same resources with nothing granted in them: the change shows in a preview, ends every
     lease, keeps the data, and is undone by setting the lifecycle back.
@@ -62,7 +67,12 @@ class ProjectTenant(pulumi.ComponentResource):
         )
         leases = TenantLeases(
             f"{name}-leases",
-            TenantLeasesArgs(names=names, provider=args.openbao, limits=project.limits),
+            TenantLeasesArgs(
+                names=names,
+                provider=args.openbao,
+                limits=project.limits,
+                storage=ManagedService.STORAGE in project.managed_services,
+            ),
             # Nothing can be leased before the roles are what a lease starts as.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[schema]),
         )
@@ -86,6 +96,7 @@ class ProjectTenant(pulumi.ComponentResource):
             # Last: once nobody may take a lease, none that is revoked is replaced by another.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[access, *schema.grants]),
         )
+        self._services(name, args, schema)
         self.binding = pulumi.Output.all(
             schema=schema.schema.name,
             database=args.platform.database.name,
@@ -107,6 +118,42 @@ class ProjectTenant(pulumi.ComponentResource):
                 "openbaoAddress": known["openbao_address"],
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
+                **self._storage_binding(project, known["api_url"]),
             }
         )
         self.register_outputs({"binding": self.binding})
+
+    def _services(self, name: str, args: ProjectTenantArgs, schema: TenantSchema) -> None:
+        """What the project declares of Auth and Storage, for these to find in the database."""
+        project = args.project
+        database = DatabaseConnection(args.platform.database, args.database_password)
+        after_schema = pulumi.ResourceOptions(parent=self, depends_on=[schema])
+        if ManagedService.AUTH in project.managed_services:
+            TenantSignIn(
+                f"{name}-sign-in",
+                database=database,
+                tenant=project.names.schema,
+                sign_up=project.sign_up,
+                opts=after_schema,
+            )
+        if ManagedService.STORAGE in project.managed_services:
+            TenantBucket(
+                f"{name}-bucket",
+                database=database,
+                tenant=project.names.schema,
+                settings=project.storage,
+                attached=project.lifecycle is Lifecycle.ATTACHED,
+                opts=after_schema,
+            )
+
+    @staticmethod
+    def _storage_binding(project: Project, api_url: str) -> dict[str, object]:
+        if ManagedService.STORAGE not in project.managed_services:
+            return {}
+        return {
+            "storage": {
+                "url": f"{api_url}/storage/v1",
+                "bucket": project.names.schema,
+                "tokenPath": project.names.storage_token_path,
+            }
+        }

@@ -12,20 +12,25 @@ import pulumi_vault as vault
 
 from components.access import levels_of
 from components.naming import API_LEVELS, AccessLevel, TenantNames
-from components.projects import Project
+from components.projects import ManagedService, Project
 
 __all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
 
 
-def policy_document(names: TenantNames, level: AccessLevel) -> str:
+def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = False) -> str:
     """The policy of one level: its own lease path and token path, and giving its own leases back.
 
     No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role.
+
+    Args:
+        storage: whether the tenant has a bucket, all of which ``service_role`` may manage.
     """
     lease = names.lease_path(level)
     rules = [(lease, "read"), (f"sys/leases/revoke/{lease}/*", "update"), (f"sys/leases/renew/{lease}/*", "update")]
     if level in API_LEVELS:
         rules.append((names.token_path(level), "read"))
+    if storage and level is AccessLevel.SERVICE_ROLE:
+        rules.append((names.storage_token_path, "read"))
     return "\n".join(f'path "{path}" {{\n  capabilities = ["{capability}"]\n}}' for path, capability in rules) + "\n"
 
 
@@ -56,7 +61,7 @@ class TenantAccess(pulumi.ComponentResource):
             level: vault.Policy(
                 f"{name}-policy-{level.value.replace('_', '-')}",
                 name=names.role(level),
-                policy=policy_document(names, level),
+                policy=policy_document(names, level, storage=ManagedService.STORAGE in args.project.managed_services),
                 opts=in_openbao,
             )
             for level in AccessLevel

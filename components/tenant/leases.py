@@ -2,10 +2,14 @@
 
 Creates, for the tenant ``proj_x``:
     - a database role per access level; a lease is a login that starts as the database role of the same name;
-    - a token role per API level; a token carries ``"role": "proj_x_authenticated"``, which PostgREST assumes.
+    - a token role per API level; a token carries ``"role": "proj_x_authenticated"``, which PostgREST assumes;
+    - for a project with Storage, a token role for its back end to manage the whole bucket with: still the role
+      ``proj_x_authenticated``, because what would pass Storage's rules would pass them for every bucket, and a claim
+      that those rules know and Auth never issues.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
@@ -51,6 +55,8 @@ class TenantLeasesArgs:
     names: TenantNames
     provider: vault.Provider
     limits: Limits
+    storage: bool
+    """Whether the tenant has a bucket."""
 
 
 class TenantLeases(pulumi.ComponentResource):
@@ -58,6 +64,7 @@ class TenantLeases(pulumi.ComponentResource):
 
     database_roles: dict[AccessLevel, vault.database.SecretBackendRole]
     token_roles: dict[AccessLevel, vault.identity.OidcRole]
+    storage_token_role: vault.identity.OidcRole | None
 
     def __init__(self, name: str, args: TenantLeasesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:tenant:TenantLeases", name, None, opts)
@@ -79,17 +86,36 @@ class TenantLeases(pulumi.ComponentResource):
                 opts=in_openbao,
             )
         self.token_roles = {
-            level: vault.identity.OidcRole(
+            level: self._token_role(
                 f"{name}-token-{level.value.replace('_', '-')}",
-                name=args.names.role(level),
-                key=SIGNING_KEY,
-                client_id=args.names.schema,
-                template=json.dumps(
-                    {"role": args.names.role(level), "project": args.names.slug}, separators=(",", ":")
-                ),
-                ttl=TOKEN_TTL_SECONDS,
-                opts=in_openbao,
+                args,
+                args.names.role(level),
+                {"role": args.names.role(level)},
+                in_openbao,
             )
             for level in API_LEVELS
         }
+        self.storage_token_role = None
+        if args.storage:
+            self.storage_token_role = self._token_role(
+                f"{name}-token-storage",
+                args,
+                args.names.storage_token_role,
+                {"role": args.names.role(AccessLevel.AUTHENTICATED), "storage_admin": True},
+                in_openbao,
+            )
         self.register_outputs({})
+
+    @staticmethod
+    def _token_role(
+        resource: str, args: TenantLeasesArgs, role: str, claims: Mapping[str, object], opts: pulumi.ResourceOptions
+    ) -> vault.identity.OidcRole:
+        return vault.identity.OidcRole(
+            resource,
+            name=role,
+            key=SIGNING_KEY,
+            client_id=args.names.schema,
+            template=json.dumps({**claims, "project": args.names.slug}, separators=(",", ":")),
+            ttl=TOKEN_TTL_SECONDS,
+            opts=opts,
+        )

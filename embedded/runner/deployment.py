@@ -171,6 +171,7 @@ def _run(
     _raise(error, monitor, stack)
     left = sorted(state.urns() - {step.urn for step in monitor.steps})
     warnings += [f"{urn.rpartition('::')[2]} is no longer declared; this runner removes nothing" for urn in left]
+    warnings += monitor.remarks()
     if not preview and monitor.outputs != state.outputs:
         state.outputs = monitor.outputs
         state.save()

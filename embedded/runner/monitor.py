@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pulumi.runtime.proto import engine_pb2, resource_pb2
 from embedded.runner.policy import PolicyPack, Violation
 from embedded.runner.properties import Properties
 from embedded.runner.providers import CLIENTS, ProviderClient
-from embedded.runner.providers.base import differences
+from embedded.runner.providers.base import Live, Options, differences
 from embedded.runner.providers.openbao import OpenBaoClient
 from embedded.runner.state import StackState
 
@@ -202,6 +203,10 @@ class Monitor:
         for client in self._clients.values():
             client.close()
 
+    def remarks(self) -> list[str]:
+        """What the providers have to say at the end."""
+        return [remark for client in self._clients.values() for remark in client.remarks()]
+
     def _urn(self, parent: str, type_: str, name: str) -> str:
         parent_types = parent.split("::")[2] if parent else ""
         qualified = f"{parent_types}${type_}" if parent_types and not parent_types.endswith(_STACK) else type_
@@ -232,6 +237,8 @@ class Monitor:
         def step(change: Change, changed: list[str] | None = None) -> Step:
             return Step(urn, request.type, request.name, change, request.custom, tuple(changed or ()))
 
+        if request.remote:
+            raise NotImplementedError(f"the embedded runner cannot construct a {request.type}")
         if not request.custom:
             return "", inputs, step(Change.SAME)
         if request.type.startswith(_PROVIDERS):
@@ -241,7 +248,7 @@ class Monitor:
         if request.type == _ENDPOINT:
             client = self._clients.get(request.provider)
             return self._register_remembered(request, urn, inputs, _Endpoint(client, set(request.ignoreChanges)), step)
-        return self._register_managed(request, inputs, step)
+        return self._register_managed(request, urn, inputs, step)
 
     def _register_provider(self, request: resource_pb2.RegisterResourceRequest, urn: str, inputs: Properties) -> str:
         package = request.type.removeprefix(_PROVIDERS)
@@ -257,6 +264,7 @@ class Monitor:
     def _register_managed(
         self,
         request: resource_pb2.RegisterResourceRequest,
+        urn: str,
         inputs: Properties,
         step: Callable[..., Step],
     ) -> tuple[str, Properties, Step]:
@@ -265,25 +273,39 @@ class Monitor:
             if not self._preview:
                 raise RuntimeError("it was reached before its provider and inputs were known")
             return "", inputs, step(Change.CREATE)
-        handler = client.handlers.get(request.type)
+        handler = client.handler(request.type, self._options(request, urn, inputs))
         if handler is None:
             raise NotImplementedError(f"the embedded runner cannot apply a {request.type}")
         ignored = set(request.ignoreChanges)
         live = handler.read(inputs.values)
         changed = differences(handler, inputs.values, live, ignored) if live else []
         if live is not None and not changed:
-            return live.id, inputs.updated(_computed(live.properties, inputs)), step(Change.SAME)
+            if not self._preview:
+                handler.wait(inputs.values)  # an earlier run may have ended before it was ready
+            return live.id, _outputs(live, inputs), step(Change.SAME)
         if self._preview:
             if live is None:
+                handler.check(inputs.values)
                 return "", inputs, step(Change.CREATE)
-            return live.id, inputs.updated(_computed(live.properties, inputs)), step(Change.UPDATE, changed)
+            return live.id, _outputs(live, inputs), step(Change.UPDATE, changed)
         handler.apply(_kept(inputs.values, ignored) if live else inputs.values, live)
+        handler.wait(inputs.values)
         after = handler.read(inputs.values)
         if after is None or (left := differences(handler, inputs.values, after, ignored)):
             what = "it is not there" if after is None else f"{', '.join(left)} did not take"
             raise RuntimeError(f"it was applied, but {what}")
-        outputs = inputs.updated(_computed(after.properties, inputs))
-        return after.id, outputs, step(Change.UPDATE if live else Change.CREATE, changed)
+        return after.id, _outputs(after, inputs), step(Change.UPDATE if live else Change.CREATE, changed)
+
+    def _options(self, request: resource_pb2.RegisterResourceRequest, urn: str, inputs: Properties) -> Options:
+        return Options(
+            urn,
+            request.name,
+            frozenset(request.ignoreChanges),
+            frozenset(inputs.secrets),
+            _seconds(request.customTimeouts.create),
+            _seconds(request.customTimeouts.update),
+            lambda: self.cancelled,
+        )
 
     def _register_remembered(
         self,
@@ -360,9 +382,21 @@ class _Endpoint:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _computed(properties: dict[str, Any], inputs: Properties) -> dict[str, Any]:
-    """What only the server knows: everything that is no input."""
-    return {key: value for key, value in properties.items() if key not in inputs.values}
+def _outputs(live: Live, inputs: Properties) -> Properties:
+    """The inputs and what only the server knows, unless the provider says what the outputs are."""
+    if live.outputs is not None:
+        return Properties(live.outputs, set(inputs.secrets))
+    return inputs.updated({key: value for key, value in live.properties.items() if key not in inputs.values})
+
+
+_DURATION = re.compile(r"([\d.]+)(ms|s|m|h)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+
+
+def _seconds(duration: str) -> float | None:
+    """A duration in Go's form, e.g. ``1h30m``; None if it is empty."""
+    parts = _DURATION.findall(duration)
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts) if parts else None
 
 
 def _kept(values: dict[str, Any], ignored: set[str]) -> dict[str, Any]:

@@ -305,16 +305,16 @@ def test_exposure_is_a_grant_that_postgrest_is_told_of(database: EmbeddedPostgre
     with connect(database, ADMIN_USER, database.admin_password) as listener, database.connect() as admin:
         listener.autocommit = True
         listener.execute("listen pgrst")
-        assert served(database) == ["public"]
+        assert served(database) == ["public", "data_plane_api"]
         admin.execute("grant usage on schema proj_two to authenticator")
         admin.commit()
         told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
-        assert served(database) == ["public", "proj_two"]
+        assert served(database) == ["public", "data_plane_api", "proj_two"]
         admin.execute("revoke usage on schema proj_two from authenticator")
         admin.commit()
         assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
-    assert served(database) == ["public"]
+    assert served(database) == ["public", "data_plane_api"]
 
 
 def test_new_tables_reach_postgrests_cache(database: EmbeddedPostgres) -> None:
@@ -401,7 +401,7 @@ def test_what_a_supabase_image_has_already_is_left_as_it_is(tmp_path: Path) -> N
             with server.connect() as admin:
                 admin.execute(platform_sql().encode())
         assert _image(server) == before
-        assert served(server) == ["public", "storage", "graphql_public"]
+        assert served(server) == ["public", "storage", "graphql_public", "data_plane_api"]
         with server.connect() as admin:
             row = admin.execute("select has_column_privilege('data_plane_tenant', 'auth.users', 'id', 'references')")
             assert row.fetchone() == (True,)

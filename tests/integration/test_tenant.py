@@ -434,4 +434,4 @@ def test_only_exposed_tenants_are_served(plane: Plane) -> None:
         session.execute("reset role")
         session.execute("select data_plane.pre_config()")
         row = session.execute("select current_setting('pgrst.db_schemas')").fetchone()
-    assert row == ("public,proj_alpha",)
+    assert row == ("public,data_plane_api,proj_alpha",)

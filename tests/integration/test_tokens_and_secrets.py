@@ -116,7 +116,7 @@ def test_a_lost_key_is_made_again_and_the_others_stay(plane: Plane) -> None:
 
 @pytest.mark.parametrize("kind", list(SecretKind))
 def test_no_two_generated_values_are_alike(kind: SecretKind) -> None:
-    assert len({generate(kind) for _ in range(50)}) == 50
+    assert len({generate(kind, {}) for _ in range(50)}) == 50
 
 
 def test_no_secret_is_in_the_state_or_in_a_log_in_clear(plane: Plane) -> None:

@@ -181,6 +181,13 @@ def test_lease_roles_carry_the_projects_limits_and_all_statements(cell: Program)
 
 def test_tokens_carry_the_tenants_role_and_the_owner_has_none(cell: Program) -> None:
     roles = {item.inputs["name"]: item.inputs for item in cell.all("vault:identity/oidcRole:OidcRole")}
+    administers = roles.pop("proj_my_app_storage")
+    assert json.loads(administers["template"]) == {
+        "role": "proj_my_app_authenticated",
+        "project": "my-app",
+        "storage_admin": True,
+    }
+    assert (administers["clientId"], administers["ttl"]) == ("proj_my_app", 900)
     assert sorted(roles) == sorted(f"proj_my_app_{level}" for level in API_LEVELS)
     for name, inputs in roles.items():
         assert json.loads(inputs["template"]) == {"role": name, "project": "my-app"}
@@ -207,6 +214,50 @@ def test_a_policy_names_its_own_paths_and_no_pattern_over_tenants() -> None:
             assert f"/proj_ab_{level.value}" in path
             assert "+" not in path
             assert "*" not in path.removesuffix("/*")
+
+
+def test_only_the_service_roles_policy_gives_a_token_for_the_bucket() -> None:
+    path = "identity/oidc/token/proj_ab_storage"
+    for level in AccessLevel:
+        given = policy_document(TenantNames("ab"), level, storage=True)
+        assert (path in given) is (level is AccessLevel.SERVICE_ROLE)
+        assert path not in policy_document(TenantNames("ab"), level)
+
+
+SIGN_IN = "pulumi-python:dynamic/tenant:TenantSignIn"
+BUCKET = "pulumi-python:dynamic/tenant:TenantBucket"
+
+
+def test_a_project_declares_what_its_managed_services_need() -> None:
+    plain = a_cell(project(managed_services=["postgres"]))
+    assert not [*plain.all(SIGN_IN), *plain.all(BUCKET)]
+    assert not [item for item in plain.all("vault:identity/oidcRole:OidcRole") if "storage" in item.name]
+    assert "storage" not in plain.result["my-app"]
+
+    settings = {"public": True, "file_size_limit": "2MiB", "allowed_mime_types": ["image/*"]}
+    services = ["postgres", "auth", "storage"]
+    full = a_cell(project(managed_services=services, sign_up="open", storage=settings))
+    (sign_in,), (bucket,) = full.all(SIGN_IN), full.all(BUCKET)
+    assert (sign_in.inputs["tenant"], sign_in.inputs["sign_up"]) == ("proj_my_app", "open")
+    assert bucket.inputs["tenant"] == "proj_my_app"
+    assert (bucket.inputs["public"], bucket.inputs["file_size_limit"]) == (True, 2 << 20)
+    assert bucket.inputs["allowed_mime_types"] == ["image/*"]
+    assert full.result["my-app"]["storage"]["bucket"] == "proj_my_app"
+
+
+def test_a_detached_projects_bucket_is_public_to_nobody() -> None:
+    detached = a_cell(project(storage={"public": True}, lifecycle="detached"))
+    assert detached.all(BUCKET)[0].inputs["public"] is False
+
+
+def test_keys_are_announced_before_they_are_published(central: Program) -> None:
+    (announced,) = central.all("vault:identity/oidcRole:OidcRole")
+    assert announced.inputs["key"] == "supabase"
+    assert "role" not in str(announced.inputs.get("template"))
+    (published,) = central.all("pulumi-python:dynamic/central:VerifyingKeys")
+    assert announced.urn in published.request.dependencies
+    (platform,) = central.all("pulumi-python:dynamic/central:PlatformSql")
+    assert platform.urn in published.request.dependencies
 
 
 def test_people_and_teams_are_written_once_and_stay(cell: Program) -> None:

@@ -89,6 +89,33 @@ def test_a_minimal_file_gets_defaults(tmp_path: Path) -> None:
             "my-app.yaml:5: limits.connection_limit: found 0; expected input should be greater than or equal to 1",
         ),
         (
+            ("cell: cell-1", "cell: cell-1\nsign_up: open"),
+            "my-app.yaml:4: sign_up: found this field; expected `auth` among managed_services",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nmanaged_services: [postgres, auth]\nsign_up: maybe"),
+            "my-app.yaml:5: sign_up: found 'maybe'; expected input should be 'open' or 'closed'",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nstorage: {public: true}"),
+            "my-app.yaml:4: storage: found this field; expected `storage` among managed_services",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nmanaged_services: [postgres, storage]\nstorage:\n  file_size_limit: 5MB"),
+            "my-app.yaml:6: storage.file_size_limit: found '5MB'; expected a whole number with its unit: KiB, MiB",
+        ),
+        (
+            (
+                "cell: cell-1",
+                "cell: cell-1\nmanaged_services: [postgres, storage]\nstorage:\n  allowed_mime_types: [png]",
+            ),
+            "my-app.yaml:6: storage.allowed_mime_types.0: found 'png'; expected a match of",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nmanaged_services: [postgres, storage]\nstorage:\n  quota: 1"),
+            "my-app.yaml:6: storage.quota: found an unknown key; expected one of: allowed_mime_types, file_size_limit",
+        ),
+        (
             ("cell: cell-1", "cell: cell-1\nlimits:\n  speed: 9"),
             "my-app.yaml:5: limits.speed: found an unknown key; expected one of: connection_limit, lease_max_ttl",
         ),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Handler", "Inputs", "Live", "ProviderClient", "differences"]
+__all__ = ["Handler", "Inputs", "Live", "Options", "ProviderClient", "differences"]
 
 Inputs = Mapping[str, Any]
 
@@ -16,6 +16,27 @@ class Live:
 
     id: str
     properties: dict[str, Any] = field(default_factory=dict)
+    differing: tuple[str, ...] | None = None
+    """Where it is not as desired, if the server itself was asked; None: ``properties`` are compared with the inputs."""
+    outputs: dict[str, Any] | None = None
+    """The resource's outputs, if they are not its inputs and whatever else is in ``properties``."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a program says of a resource besides its inputs."""
+
+    urn: str
+    name: str
+    ignored: frozenset[str] = frozenset()
+    """Property paths of ``ignore_changes``."""
+    secrets: frozenset[str] = frozenset()
+    """Names of the inputs that are secret or contain a secret."""
+    create_seconds: float | None = None
+    """How long a creation may take, if the program says so."""
+    update_seconds: float | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    """Whether the run was interrupted, so that nothing is to be waited for."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,10 @@ class Handler:
     """Lists whose order has no meaning."""
     unreadable: Collection[str] = ()
     """Inputs that a server does not give back, or that have no effect on it; never a difference by themselves."""
+    check: Callable[[Inputs], None] = lambda _desired: None
+    """Asks the server in a preview whether it would take what is not there yet; raises if not."""
+    wait: Callable[[Inputs], None] = lambda _desired: None
+    """Returns once what is there can be used; raises if that takes too long."""
 
 
 class ProviderClient(ABC):
@@ -48,6 +73,14 @@ class ProviderClient(ABC):
     @abstractmethod
     def handlers(self) -> Mapping[str, Handler]:
         """Handlers by type token."""
+
+    def handler(self, type_: str, options: Options) -> Handler | None:
+        """The handler of one resource, or None if this provider has none for its type."""
+        return self.handlers.get(type_)
+
+    def remarks(self) -> list[str]:
+        """What to say at the end of a run that went well."""
+        return []
 
     @property
     @abstractmethod
@@ -69,6 +102,8 @@ def differences(handler: Handler, desired: Inputs, live: Live, ignored: Collecti
     Args:
         ignored: property paths of ``ignore_changes``; ``a.b`` is the part ``b`` of the object ``a``.
     """
+    if live.differing is not None:
+        return list(live.differing)
     return [
         key
         for key, wanted in desired.items()

@@ -17,6 +17,19 @@ from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
 __all__ = ["OpenBaoClient"]
 
 # Input name → field of the API, for types whose API is one path that is read and written.
+_CLUSTER_LOGIN = {
+    "kubernetesHost": "kubernetes_host",
+    "kubernetesCaCert": "kubernetes_ca_cert",
+    "disableLocalCaJwt": "disable_local_ca_jwt",
+}
+_CLUSTER_ROLE = {
+    "boundServiceAccountNames": "bound_service_account_names",
+    "boundServiceAccountNamespaces": "bound_service_account_namespaces",
+    "audience": "audience",
+    "tokenPolicies": "token_policies",
+    "tokenTtl": "token_ttl",
+    "tokenMaxTtl": "token_max_ttl",
+}
 _OIDC_KEY = {
     "algorithm": "algorithm",
     "allowedClientIds": "allowed_client_ids",
@@ -102,6 +115,15 @@ class OpenBaoClient(ProviderClient):
                 _GROUP,
                 ("name",),
                 ("policies", "memberEntityIds", "memberGroupIds"),
+            ),
+            "vault:kubernetes/authBackendConfig:AuthBackendConfig": one_path(
+                lambda d: f"auth/{d['backend']}/config", _CLUSTER_LOGIN, ("backend",)
+            ),
+            "vault:kubernetes/authBackendRole:AuthBackendRole": one_path(
+                lambda d: f"auth/{d['backend']}/role/{d['roleName']}",
+                _CLUSTER_ROLE,
+                ("backend", "roleName"),
+                ("boundServiceAccountNames", "boundServiceAccountNamespaces", "tokenPolicies"),
             ),
             "vault:database/secretBackendRole:SecretBackendRole": one_path(
                 lambda d: f"{d['backend']}/roles/{d['name']}", _LEASE_ROLE, ("name", "backend")

@@ -79,6 +79,7 @@ class PostgresqlClient(ProviderClient):
             "postgresql:index/role:Role": Handler(
                 self._read_role, self._apply_role, unordered=("roles",), unreadable=("password",)
             ),
+            "postgresql:index/database:Database": Handler(self._read_database, self._apply_database),
             "postgresql:index/schema:Schema": Handler(
                 self._read_schema, self._apply_schema, unreadable=("ifNotExists", "dropCascade")
             ),
@@ -106,11 +107,14 @@ class PostgresqlClient(ProviderClient):
     def close(self) -> None:
         self._pool.close()
 
-    def _rows(self, query: LiteralString, *values: object) -> list[dict[str, Any]]:
-        with self._connection() as connection:
+    def _rows(self, query: LiteralString, *values: object, database: str | None = None) -> list[dict[str, Any]]:
+        with self._connection(database) as connection:
             return list(connection.execute(query, values).fetchall())
 
-    def _connection(self) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
+    def _connection(self, database: str | None = None) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
+        if database not in (None, self._arguments["dbname"]):
+            # A few schemas of the platform are in another one; that is no reason to keep a pool.
+            return psycopg.connect(**{**self._arguments, "dbname": database}, row_factory=dict_row)
         with self._lock:
             if self._pool.closed:
                 # A pool goes on trying and keeps the cause to itself; one connection says it at once.
@@ -118,8 +122,8 @@ class PostgresqlClient(ProviderClient):
                 self._pool.open()
         return self._pool.connection()
 
-    def _run(self, *statements: Statement, lock: tuple[int, str] | None = None) -> None:
-        with self._connection() as connection, connection.transaction():
+    def _run(self, *statements: Statement, lock: tuple[int, str] | None = None, database: str | None = None) -> None:
+        with self._connection(database) as connection, connection.transaction():
             if lock:
                 connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", lock)
             for statement in statements:
@@ -190,18 +194,39 @@ class PostgresqlClient(ProviderClient):
 
     # Schema
 
+    def _read_database(self, desired: Inputs) -> Live | None:
+        rows = self._rows(
+            "select datname as name, pg_get_userbyid(datdba) as owner from pg_database where datname = %s",
+            desired["name"],
+        )
+        return Live(desired["name"], rows[0]) if rows else None
+
+    def _apply_database(self, desired: Inputs, live: Live | None) -> None:
+        verb = "create database {} owner {}" if live is None else "alter database {} owner to {}"
+        statement = sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"]))
+        with self._connection() as connection:
+            # It runs in no transaction.
+            connection.autocommit = True
+            connection.execute(statement)
+            connection.autocommit = False
+
     def _read_schema(self, desired: Inputs) -> Live | None:
+        elsewhere = desired.get("database")
+        if elsewhere and not self._rows("select from pg_database where datname = %s", elsewhere):
+            return None  # in a preview: the database comes first
         rows = self._rows(
             "select pg_get_userbyid(nspowner) as owner, current_database() as database"
             " from pg_namespace where nspname = %s",
             desired["name"],
+            database=elsewhere,
         )
         name = desired["name"]
         return Live(f"{rows[0]['database']}.{name}", {"name": name, **rows[0]}) if rows else None
 
     def _apply_schema(self, desired: Inputs, live: Live | None) -> None:
         verb = "create schema if not exists {} authorization {}" if live is None else "alter schema {} owner to {}"
-        self._run(sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"])))
+        statement = sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"]))
+        self._run(statement, database=desired.get("database"))
 
     # Grant: on schemas, the only kind that the program declares
 

@@ -1,0 +1,362 @@
+"""PostgreSQL, run in one of three ways behind one interface.
+
+- ``statefulset``: one Pod on Supabase's image, with its volume. What the official compose file does, on a cluster.
+- ``cloudnativepg``: a ``Cluster`` of the CloudNativePG operator: a primary, replicas and failover.
+- ``external``: nothing is created; the stack's ``database`` says where it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.catalog import Service
+from components.central.cluster import PORTS, Cluster, service_name
+from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
+from components.central.workload import checksum, container, pod_spec
+from components.cluster_settings import DatabaseMode
+
+__all__ = ["ADMIN_USER", "CLOUD_NATIVE_PG_CLUSTER", "Database", "DatabaseArgs"]
+
+ADMIN_USER = "supabase_admin"
+"""The superuser of Supabase's image."""
+CLOUD_NATIVE_PG_CLUSTER = "supabase-postgres"
+"""The operator's Cluster; its primary is at the Service of that name with ``-rw``."""
+_PRELOADED = (
+    "pg_stat_statements",
+    "pgaudit",
+    "plpgsql",
+    "plpgsql_check",
+    "pg_cron",
+    "pg_net",
+    "pgsodium",
+    "auto_explain",
+    "pg_tle",
+    "plan_filter",
+    "supabase_vault",
+)
+"""What ``postgresql.conf`` of Supabase's image loads; CloudNativePG writes a file of its own."""
+_DATA = "/var/lib/postgresql/data"
+_CUSTOM = "/etc/postgresql-custom"
+_TLS = "/etc/postgresql-tls"
+_SHUTDOWN_SECONDS = 300
+"""A checkpoint of a large database takes its time; what is cut short is made good at the next start."""
+_READY_SECONDS = 600
+
+# An empty volume hides what the image has in this folder (an included configuration, the root key of pgsodium once it
+# is made), where Docker would have copied it. The key is not in the image, so an upgrade never overwrites it.
+_KEEP_CUSTOM = f"cp -R {_CUSTOM}/. /volume/custom/ && chown -R postgres:postgres /volume/custom"
+
+
+@dataclass(frozen=True)
+class DatabaseArgs:
+    """Arguments of :class:`Database`."""
+
+    cluster: Cluster
+    access: SecretAccess
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Settings of postgresql.conf beside the stack's own, e.g. for archiving."""
+    env: Sequence[Mapping[str, Any]] = ()
+    """Variables of the server's container, e.g. for archiving."""
+    secret_keys: tuple[str, ...] = ()
+    """Further keys of ``connectors/supabase`` that those variables are made of."""
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    plugins: Sequence[Mapping[str, Any]] = ()
+    """Of a CloudNativePG Cluster, e.g. for archiving."""
+
+
+class Database(pulumi.ComponentResource):
+    """Creates PostgreSQL where this stack runs it, waits for it, and keeps its volume whatever happens to the stack."""
+
+    def __init__(self, name: str, args: DatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("supabase-data-plane:central:Database", name, None, opts)
+        self._name = name
+        self._args = args
+        match args.cluster.settings.database.mode:
+            case DatabaseMode.STATEFUL_SET:
+                self._stateful_set()
+            case DatabaseMode.CLOUD_NATIVE_PG:
+                self._cloud_native_pg()
+            case DatabaseMode.EXTERNAL:
+                pass
+        self.register_outputs({})
+
+    def _stateful_set(self) -> None:
+        args, cluster, service = self._args, self._args.cluster, Service.DATABASE
+        settings = cluster.settings.database
+        on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
+        labels = cluster.labels(service)
+        metadata = {"name": service_name(service), "namespace": cluster.namespace(service), "labels": labels}
+        account = k8s.core.v1.ServiceAccount(
+            self._name, metadata=metadata, automount_service_account_token=False, opts=on_cluster
+        )
+        # Both at the first start only: whoever changes them later changes the login itself (`dataplane rotate`).
+        secret_env = {
+            "POSTGRES_PASSWORD": secret_field("POSTGRES_PASSWORD"),
+            "PGPASSWORD": secret_field("POSTGRES_PASSWORD"),
+            **args.secret_env,
+        }
+        secret = ServiceSecret(
+            self._name,
+            service,
+            cluster,
+            args.access,
+            ServiceSecretArgs(("POSTGRES_PASSWORD", *args.secret_keys), secret_env, labels),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+        )
+        headless = k8s.core.v1.Service(
+            f"{self._name}-pods",
+            metadata={**metadata, "name": f"{service_name(service)}-pods"},
+            spec={
+                "cluster_ip": "None",
+                "selector": cluster.selector(service),
+                "ports": [{"name": "postgres", "port": PORTS[service]["postgres"]}],
+                "publish_not_ready_addresses": True,
+            },
+            opts=on_cluster,
+        )
+        pod = self._pod(secret_env)
+        k8s.apps.v1.StatefulSet(
+            self._name,
+            metadata={
+                **metadata,
+                "annotations": {"pulumi.com/timeoutSeconds": str(_READY_SECONDS)},
+            },
+            spec={
+                "replicas": 1,
+                "service_name": f"{service_name(service)}-pods",
+                "selector": {"match_labels": cluster.selector(service)},
+                "update_strategy": {"type": "RollingUpdate"},
+                # Whoever scales to nothing, or deletes the set, keeps the data.
+                "persistent_volume_claim_retention_policy": {"when_deleted": "Retain", "when_scaled": "Retain"},
+                "template": {
+                    "metadata": {
+                        "labels": labels,
+                        "annotations": {"supabase-data-plane/parameters": checksum(self._parameters())},
+                    },
+                    "spec": pod,
+                },
+                "volume_claim_templates": [
+                    {
+                        "metadata": {"name": "data"},
+                        "spec": {
+                            "access_modes": ["ReadWriteOnce"],
+                            "resources": {"requests": {"storage": settings.storage}},
+                            **({"storage_class_name": settings.storage_class} if settings.storage_class else {}),
+                        },
+                    }
+                ],
+            },
+            opts=pulumi.ResourceOptions.merge(
+                on_cluster,
+                pulumi.ResourceOptions(
+                    protect=True,
+                    retain_on_delete=True,
+                    depends_on=[secret, headless],
+                    # Kubernetes lets nobody change it; a volume grows by its claim (docs/cluster.md).
+                    ignore_changes=["spec.volumeClaimTemplates"],
+                ),
+            ),
+        )
+        k8s.core.v1.Service(
+            self._name,
+            metadata=metadata,
+            spec={
+                "type": "ClusterIP",
+                "selector": cluster.selector(service),
+                "ports": [{"name": "postgres", "port": PORTS[service]["postgres"], "target_port": "postgres"}],
+            },
+            opts=on_cluster,
+        )
+        k8s.policy.v1.PodDisruptionBudget(
+            self._name,
+            metadata=metadata,
+            # There is no second one to take over: a node is drained when somebody has decided on the moment.
+            spec={"max_unavailable": 0, "selector": {"match_labels": cluster.selector(service)}},
+            opts=on_cluster,
+        )
+
+    def _pod(self, secret_env: Mapping[str, str]) -> dict[str, Any]:
+        args, cluster, service = self._args, self._args.cluster, Service.DATABASE
+        tls = cluster.settings.database.tls_secret
+        mounts: list[dict[str, Any]] = [
+            {"name": "data", "mount_path": _DATA, "sub_path": "pgdata"},
+            {"name": "data", "mount_path": _CUSTOM, "sub_path": "custom"},
+            {"name": "run", "mount_path": "/var/run/postgresql"},
+            {"name": "scratch", "mount_path": "/tmp"},  # noqa: S108 a folder of the container
+            {"name": "memory", "mount_path": "/dev/shm"},  # noqa: S108 POSIX shared memory, for parallel queries
+            *([{"name": "tls", "mount_path": _TLS, "read_only": True}] if tls else []),
+        ]
+        volumes: list[dict[str, Any]] = [
+            {"name": "run", "empty_dir": {"medium": "Memory", "size_limit": "16Mi"}},
+            {"name": "scratch", "empty_dir": {"size_limit": "1Gi"}},
+            {"name": "memory", "empty_dir": {"medium": "Memory", "size_limit": "1Gi"}},
+            # Readable for the server's user alone is not to be had with a Secret; PostgreSQL takes root's with 0640.
+            *([{"name": "tls", "secret": {"secret_name": tls, "default_mode": 0o640}}] if tls else []),
+        ]
+        # The entrypoint starts as root, gives the volume to `postgres` and becomes it: five capabilities, which the
+        # baseline standard allows and the restricted one does not.
+        as_root = {
+            "allow_privilege_escalation": False,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]},
+        }
+        check = {"exec_": {"command": ["pg_isready", "--username", "postgres", "--host", "localhost"]}}
+        arguments = ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
+        for key, value in sorted(self._parameters().items()):
+            arguments += ["-c", f"{key}={value}"]
+        pod = pod_spec(
+            cluster,
+            service,
+            user=0,
+            group=None,
+            grace_seconds=_SHUTDOWN_SECONDS,
+            volumes=volumes,
+            init_containers=[
+                container(
+                    cluster,
+                    service,
+                    "keep-configuration",
+                    {
+                        "command": ["/bin/bash", "-euc", f"mkdir -p /volume/custom && {_KEEP_CUSTOM}"],
+                        "security_context": as_root,
+                    },
+                    [{"name": "data", "mount_path": "/volume"}],
+                )
+            ],
+            containers=[
+                container(
+                    cluster,
+                    service,
+                    str(service),
+                    {
+                        "args": arguments,
+                        "security_context": as_root,
+                        "ports": [{"name": "postgres", "container_port": PORTS[service]["postgres"]}],
+                        "env": [
+                            {"name": "PGDATA", "value": _DATA},
+                            {"name": "POSTGRES_DB", "value": cluster.database_name},
+                            {"name": "PGDATABASE", "value": cluster.database_name},
+                            {"name": "POSTGRES_HOST", "value": "/var/run/postgresql"},
+                            *args.env,
+                            *(
+                                {
+                                    "name": key,
+                                    "value_from": {"secret_key_ref": {"name": service_name(service), "key": key}},
+                                }
+                                for key in secret_env
+                            ),
+                        ],
+                        "startup_probe": {**check, "period_seconds": 5, "failure_threshold": _READY_SECONDS // 5},
+                        "readiness_probe": {**check, "period_seconds": 5, "timeout_seconds": 5},
+                        # Slow is not dead: recovery and checkpoints take long, and a restart would begin them anew.
+                        "liveness_probe": {
+                            **check,
+                            "period_seconds": 30,
+                            "timeout_seconds": 10,
+                            "failure_threshold": 6,
+                        },
+                    },
+                    mounts,
+                )
+            ],
+        )
+        pod["security_context"] = {"seccomp_profile": {"type": "RuntimeDefault"}}
+        return pod
+
+    def _parameters(self) -> dict[str, str]:
+        settings = self._args.cluster.settings.database
+        tls = (
+            {"ssl": "on", "ssl_cert_file": f"{_TLS}/tls.crt", "ssl_key_file": f"{_TLS}/tls.key"}
+            if settings.tls_secret
+            else {}
+        )
+        return {
+            "max_connections": str(settings.max_connections),
+            # Realtime and logical backups of single tables read it.
+            "wal_level": "logical",
+            "password_encryption": "scram-sha-256",
+            **tls,
+            **self._args.parameters,
+            **settings.parameters,
+        }
+
+    def _cloud_native_pg(self) -> None:
+        args, cluster, service = self._args, self._args.cluster, Service.DATABASE
+        settings = cluster.settings.database
+        on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
+        labels = cluster.labels(service)
+        metadata = {"name": service_name(service), "namespace": cluster.namespace(service), "labels": labels}
+        account = k8s.core.v1.ServiceAccount(
+            self._name,
+            # The operator makes the account of the Pods itself; this one only fetches the secret.
+            metadata=metadata,
+            automount_service_account_token=False,
+            opts=on_cluster,
+        )
+        secret = ServiceSecret(
+            self._name,
+            service,
+            cluster,
+            args.access,
+            ServiceSecretArgs(
+                ("POSTGRES_PASSWORD", *args.secret_keys),
+                {"username": ADMIN_USER, "password": secret_field("POSTGRES_PASSWORD"), **args.secret_env},
+                {**labels, "cnpg.io/reload": "true"},
+            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+        )
+        amounts = cluster.catalog.resources(service)
+        storage_class = {"storageClass": settings.storage_class} if settings.storage_class else {}
+        spec: dict[str, Any] = {
+            "instances": settings.instances,
+            "imageName": settings.image,
+            "inheritedMetadata": {"labels": labels},
+            "primaryUpdateStrategy": "unsupervised",
+            "storage": {"size": settings.storage, **storage_class},
+            **({"walStorage": {"size": settings.wal_storage, **storage_class}} if settings.wal_storage else {}),
+            "resources": {
+                "requests": amounts.requests.model_dump(exclude_none=True),
+                "limits": amounts.limits.model_dump(exclude_none=True),
+            },
+            "affinity": {"topologyKey": "kubernetes.io/hostname", "podAntiAffinityType": "preferred"},
+            "bootstrap": {"initdb": {"dataChecksums": True, "encoding": "UTF8"}},
+            "managed": {
+                "roles": [
+                    {
+                        "name": ADMIN_USER,
+                        "ensure": "present",
+                        "login": True,
+                        "superuser": True,
+                        "replication": True,
+                        "passwordSecret": {"name": secret.secret_name},
+                    }
+                ]
+            },
+            "postgresql": {
+                "parameters": {key: value for key, value in self._parameters().items() if key != "wal_level"},
+                "shared_preload_libraries": [*_PRELOADED],
+                # With three or more instances nothing that was committed is on one node alone.
+                **({"synchronous": {"method": "any", "number": 1}} if settings.instances > 2 else {}),
+            },
+            **({"plugins": [*args.plugins]} if args.plugins else {}),
+        }
+        k8s.apiextensions.CustomResource(
+            self._name,
+            api_version="postgresql.cnpg.io/v1",
+            kind="Cluster",
+            metadata={
+                **metadata,
+                "name": CLOUD_NATIVE_PG_CLUSTER,
+                # The operator's condition of that name; without it the resource would count as made at once.
+                "annotations": {
+                    "pulumi.com/waitFor": "condition=Ready",
+                    "pulumi.com/timeoutSeconds": str(_READY_SECONDS),
+                },
+            },
+            spec=spec,
+            opts=pulumi.ResourceOptions.merge(
+                on_cluster, pulumi.ResourceOptions(protect=True, retain_on_delete=True, depends_on=[secret])
+            ),
+        )

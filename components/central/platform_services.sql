@@ -1,0 +1,41 @@
+-- The services bring their tables along, before or after this is applied: on the official image Auth's and Storage's
+-- first ones are there from the start, and each of Auth, Storage and Realtime brings its own up to date when it starts.
+
+create or replace function data_plane.adopt_services() returns void
+language sql
+set search_path = ''
+as $$
+    select data_plane.adopt_auth();
+    select data_plane.adopt_realtime();
+    select data_plane.secure_storage();
+    select data_plane.apply_buckets();
+$$;
+
+-- A service runs this with its own login, hence the definer's rights; what it does is fixed.
+create or replace function data_plane.follow_services() returns event_trigger
+language plpgsql security definer
+set search_path = ''
+as $$
+begin
+    if tg_tag = 'GRANT' then
+        -- PostgreSQL does not say on what. Of all that follows, only Storage's walls mind a grant.
+        perform data_plane.secure_storage();
+    elsif exists (
+        select from pg_catalog.pg_event_trigger_ddl_commands() as ddl
+        where ddl.object_type like 'table%' and (
+            ddl.object_identity in ('auth.users', '_realtime.tenants') or ddl.schema_name = 'storage')
+    ) then
+        perform data_plane.adopt_services();
+    end if;
+end
+$$;
+
+select data_plane.adopt_services();
+
+drop event trigger if exists data_plane_follow_services;
+create event trigger data_plane_follow_services on ddl_command_end
+    when tag in ('CREATE TABLE', 'ALTER TABLE', 'GRANT')
+    execute function data_plane.follow_services();
+
+-- Functions can be executed by everybody until that is taken back. Last, so that it holds for all of them.
+revoke all on all functions in schema data_plane, data_plane_api from public;

@@ -1,0 +1,1 @@
+do $dp$ declare login text; begin if to_regprocedure('data_plane.revoke_lease(text)') is not null then for login in select rolname from pg_catalog.pg_roles where rolname ~ '^lease_[A-Za-z0-9_]+$' loop perform data_plane.revoke_lease(login); end loop; end if; end $dp$;

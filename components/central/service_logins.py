@@ -1,0 +1,164 @@
+"""The passwords of the logins by which Supabase's services reach PostgreSQL.
+
+The official files give all of them the superuser's password. Here each login has one of its own, which only its
+service can read. It is set from OpenBao, as a verifier that is computed here, so that the password is neither in
+PostgreSQL's log nor in Pulumi's state.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+import pulumi
+from psycopg import sql
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+
+from components.central.connector_secrets import SecretsMissingError
+from components.openbao import connect
+
+__all__ = ["SERVICE_LOGINS", "ServiceLogins", "ServiceLoginsError", "set_password"]
+
+SERVICE_LOGINS: Mapping[str, str] = {
+    "authenticator": "AUTHENTICATOR_PASSWORD",
+    "supabase_auth_admin": "AUTH_ADMIN_PASSWORD",
+    "supabase_storage_admin": "STORAGE_ADMIN_PASSWORD",
+    "pgbouncer": "POOLER_PASSWORD",
+    "data_plane_keys": "KEYS_PASSWORD",
+}
+"""Login → key of ``connectors/supabase``."""
+
+_ADMIN_KEY = "POSTGRES_PASSWORD"
+_CONNECT_TIMEOUT_SECONDS = 15
+_PLACE = ("host", "port", "database", "username", "sslmode")
+
+
+class ServiceLoginsError(RuntimeError):
+    """The passwords could not be set; none of them was."""
+
+
+def set_password(connection: psycopg.Connection[Any], login: str, password: str) -> None:
+    """Gives a login a password, as a SCRAM verifier."""
+    verifier = connection.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
+    connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), sql.Literal(verifier)))
+
+
+class _Provider(ResourceProvider):
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(id_="service-logins", outs=self._apply(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(outs=self._apply(news))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        inputs = ("address", "mount", "path", "version", "logins", *_PLACE)
+        changed = any(olds.get(key) != news.get(key) for key in inputs)
+        return DiffResult(changes=changed or not olds.get("current"), replaces=[], stables=[])
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        passwords = self._passwords(props)
+        current = all(self._works(props, login, passwords[key]) for login, key in props["logins"].items())
+        return ReadResult(id_=id_, outs={**_described(props), "current": current})
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Nothing: the logins are the database's."""
+
+    def _apply(self, props: dict[str, Any]) -> dict[str, Any]:
+        passwords = self._passwords(props)
+        try:
+            with self._connect(props, props["username"], passwords[_ADMIN_KEY]) as connection:
+                for login, key in sorted(props["logins"].items()):
+                    if not self._works(props, login, passwords[key]):
+                        set_password(connection, login, passwords[key])
+        except psycopg.Error as error:
+            place = f"{props['host']}:{int(props['port'])}"
+            raise ServiceLoginsError(
+                f"PostgreSQL at {place}: the services' passwords were not set: {str(error).strip()}"
+            ) from None
+        return {**_described(props), "current": True}
+
+    @staticmethod
+    def _passwords(props: dict[str, Any]) -> dict[str, str]:
+        answer = connect(props["address"]).secrets.kv.v2.read_secret_version(
+            path=props["path"], mount_point=props["mount"], raise_on_deleted_version=True
+        )
+        found: dict[str, str] = answer["data"]["data"]
+        wanted = {_ADMIN_KEY: props["username"], **{key: login for login, key in props["logins"].items()}}
+        missing = {key: f"the login {login}" for key, login in wanted.items() if not found.get(key)}
+        if missing:
+            raise SecretsMissingError(props["mount"], props["path"], missing)
+        return found
+
+    @staticmethod
+    def _connect(props: dict[str, Any], login: str, password: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            host=props["host"],
+            port=int(props["port"]),
+            dbname=props["database"],
+            user=login,
+            password=password,
+            sslmode=props["sslmode"],
+            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+            application_name="supabase-data-plane",
+        )
+
+    def _works(self, props: dict[str, Any], login: str, password: str) -> bool:
+        try:
+            self._connect(props, login, password).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _described(props: dict[str, Any]) -> dict[str, Any]:
+    return {key: props[key] for key in ("address", "mount", "path", "version", "logins", *_PLACE)}
+
+
+class ServiceLogins(Resource, module="central", name="ServiceLogins"):
+    """Sets the services' passwords in PostgreSQL to those in OpenBao, again when they change on either side.
+
+    Args:
+        address: OpenBao's URL.
+        mount: the KV v2 mount.
+        path: the secret inside it that holds the passwords.
+        version: its version, so that a change of it is followed.
+        host, port, database, username, sslmode: PostgreSQL, as its superuser.
+        logins: login → key of the secret.
+
+    Raises:
+        ServiceLoginsError: while it is applied, if PostgreSQL cannot be used or lacks one of the logins.
+        SecretsMissingError: while it is applied, if the secret lacks one of the keys.
+    """
+
+    current: pulumi.Output[bool]
+    """Whether every login takes its password; known once they are set."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        address: pulumi.Input[str],
+        mount: pulumi.Input[str],
+        path: pulumi.Input[str],
+        version: pulumi.Input[int],
+        host: pulumi.Input[str],
+        port: pulumi.Input[int],
+        database: pulumi.Input[str],
+        username: pulumi.Input[str],
+        sslmode: pulumi.Input[str],
+        logins: Mapping[str, str] = SERVICE_LOGINS,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "address": address,
+            "mount": mount,
+            "path": path,
+            "version": version,
+            "host": host,
+            "port": port,
+            "database": database,
+            "username": username,
+            "sslmode": sslmode,
+            "logins": dict(logins),
+            "current": None,
+        }
+        super().__init__(_Provider(), name, props, opts)

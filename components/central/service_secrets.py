@@ -1,0 +1,274 @@
+"""What one service may know: its own copy of a few of the platform's secrets, and the way it gets them.
+
+OpenBao's KV engine cannot give a policy some keys of a secret and withhold the others. So each service has a secret
+of its own, ``connectors/supabase/<service>``, with the keys of ``connectors/supabase`` that it needs and no others;
+its policy reads that path alone.
+
+At run time the External Secrets Operator signs in to OpenBao as the service's own service account and writes what it
+reads into a Secret beside the workload. Of the three mechanisms that clusters commonly have this one fits Supabase's
+images: all of them take their secrets from environment variables, PostgREST's has no shell in which a sidecar's file
+could be turned into one (the agent injector's way), and the Secrets Store CSI driver has to make a Secret for
+environment variables, too. Values are in no manifest and in no Pulumi state; in the cluster they are in etcd, which
+has to be encrypted at rest.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+import pulumi_vault as vault
+from hvac import Client
+from hvac.exceptions import InvalidPath
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+
+from components.catalog import Service
+from components.central.cluster import Cluster, service_name
+from components.central.connector_secrets import ConnectorSecrets, SecretsMissingError
+from components.durations import format_duration
+from components.naming import CONNECTORS_MOUNT
+from components.openbao import connect
+from components.providers import SUPABASE_SECRET
+
+__all__ = ["SecretAccess", "ServiceSecret", "ServiceSecretArgs", "ServiceSecretCopy", "secret_field"]
+
+_LOGIN_SECONDS = 600
+
+
+def secret_field(key: str) -> str:
+    """The External Secrets template that stands for a key's value."""
+    return f"{{{{ .{key} }}}}"
+
+
+def _read(client: Client, mount: str, path: str) -> tuple[dict[str, str], int]:
+    try:
+        answer = client.secrets.kv.v2.read_secret_version(path=path, mount_point=mount, raise_on_deleted_version=True)
+    except InvalidPath:
+        return {}, 0
+    return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
+
+
+class _Provider(ResourceProvider):
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._copy(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(outs=self._copy(news))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        moved = [key for key in ("mount", "path") if olds.get(key) != news.get(key)]
+        changed = any(olds.get(key) != news.get(key) for key in ("address", "source", "keys", "source_version"))
+        return DiffResult(changes=bool(moved or changed or not olds.get("current")), replaces=moved, stables=[])
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        client = connect(props["address"])
+        source, version = _read(client, props["mount"], props["source"])
+        present, _ = _read(client, props["mount"], props["path"])
+        wanted = {key: source.get(key) for key in props["keys"]}
+        return ReadResult(id_=id_, outs={**_described(props), "source_version": version, "current": present == wanted})
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """Removes the copy; the values are where they came from."""
+        connect(props["address"]).secrets.kv.v2.delete_metadata_and_all_versions(
+            path=props["path"], mount_point=props["mount"]
+        )
+
+    @staticmethod
+    def _copy(props: dict[str, Any]) -> dict[str, Any]:
+        client = connect(props["address"])
+        source, version = _read(client, props["mount"], props["source"])
+        missing = [key for key in props["keys"] if not source.get(key)]
+        if missing:
+            raise SecretsMissingError(props["mount"], props["source"], dict.fromkeys(missing, props["path"]))
+        wanted = {key: source[key] for key in props["keys"]}
+        present, present_version = _read(client, props["mount"], props["path"])
+        if present != wanted:
+            client.secrets.kv.v2.create_or_update_secret(
+                path=props["path"], mount_point=props["mount"], secret=wanted, cas=present_version
+            )
+        return {**_described(props), "source_version": version, "current": True}
+
+
+def _described(props: dict[str, Any]) -> dict[str, Any]:
+    return {key: props[key] for key in ("address", "mount", "source", "path", "keys")}
+
+
+class ServiceSecretCopy(Resource, module="central", name="ServiceSecretCopy"):
+    """Keeps a KV v2 secret equal to some keys of another.
+
+    Args:
+        address: OpenBao's URL.
+        mount: the KV v2 mount of both.
+        source: the secret that has the values.
+        source_version: its version, so that a change of it is copied.
+        path: the secret that gets them.
+        keys: which.
+
+    Raises:
+        SecretsMissingError: while it is applied, if the source has no value for one of them.
+    """
+
+    path: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        address: pulumi.Input[str],
+        mount: pulumi.Input[str],
+        source: pulumi.Input[str],
+        source_version: pulumi.Input[int],
+        path: str,
+        keys: Iterable[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {
+            "address": address,
+            "mount": mount,
+            "source": source,
+            "source_version": source_version,
+            "path": path,
+            "keys": sorted(keys),
+            "current": None,
+        }
+        super().__init__(_Provider(), name, props, opts)
+
+
+@dataclass(frozen=True)
+class SecretAccess:
+    """The platform's secrets, and how services sign in for them."""
+
+    openbao: vault.Provider
+    openbao_address: pulumi.Input[str]
+    """As this program reaches it."""
+    cluster_address: pulumi.Input[str]
+    """As External Secrets reaches it."""
+    auth_path: pulumi.Input[str]
+    """OpenBao's Kubernetes auth method, known once it is configured."""
+    secrets: ConnectorSecrets
+
+
+@dataclass(frozen=True)
+class ServiceSecretArgs:
+    """Arguments of :class:`ServiceSecret`."""
+
+    keys: tuple[str, ...]
+    """Keys of ``connectors/supabase``."""
+    template: Mapping[str, str]
+    """The Secret's entries: text in which :func:`secret_field` stands for the keys' values."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ServiceSecret(pulumi.ComponentResource):
+    """What a service may know.
+
+    Creates the service's copy in OpenBao, the policy that reads it and nothing else, the role by which the service's
+    account signs in, and the External Secrets objects that bring it to the workload.
+    """
+
+    secret_name: str
+    """The Secret that External Secrets makes."""
+
+    def __init__(
+        self,
+        name: str,
+        service: Service,
+        cluster: Cluster,
+        access: SecretAccess,
+        args: ServiceSecretArgs,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("supabase-data-plane:central:ServiceSecret", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        in_openbao = pulumi.ResourceOptions(parent=self, provider=access.openbao)
+        on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
+        self.secret_name = service_name(service)
+        path = f"{SUPABASE_SECRET}/{service}"
+
+        copy = ServiceSecretCopy(
+            name,
+            address=access.openbao_address,
+            mount=CONNECTORS_MOUNT,
+            source=access.secrets.path,
+            source_version=access.secrets.version,
+            path=path,
+            keys=args.keys,
+            opts=child,
+        )
+        policy = vault.Policy(
+            name,
+            name=service_name(service),
+            policy=f'path "{CONNECTORS_MOUNT}/data/{path}" {{\n  capabilities = ["read"]\n}}\n',
+            opts=in_openbao,
+        )
+        role = vault.kubernetes.AuthBackendRole(
+            name,
+            backend=access.auth_path,
+            role_name=service_name(service),
+            bound_service_account_names=[service_name(service)],
+            bound_service_account_namespaces=[cluster.namespace_name(service)],
+            audience=cluster.settings.openbao.audience,
+            token_policies=[policy.name],
+            token_ttl=_LOGIN_SECONDS,
+            token_max_ttl=_LOGIN_SECONDS,
+            opts=in_openbao,
+        )
+        metadata = {
+            "name": service_name(service),
+            "namespace": cluster.namespace(service),
+            "labels": dict(args.labels),
+        }
+        store = k8s.apiextensions.CustomResource(
+            f"{name}-store",
+            api_version="external-secrets.io/v1",
+            kind="SecretStore",
+            metadata=metadata,
+            spec={"provider": {"vault": self._vault(service, cluster, access, role)}},
+            opts=on_cluster,
+        )
+        k8s.apiextensions.CustomResource(
+            name,
+            api_version="external-secrets.io/v1",
+            kind="ExternalSecret",
+            metadata=metadata,
+            spec={
+                "refreshInterval": format_duration(cluster.settings.openbao.refresh),
+                "secretStoreRef": {"kind": "SecretStore", "name": service_name(service)},
+                "target": {
+                    "name": self.secret_name,
+                    "creationPolicy": "Owner",
+                    # Kept if OpenBao loses the path: what runs goes on running.
+                    "deletionPolicy": "Retain",
+                    "template": {
+                        "engineVersion": "v2",
+                        "metadata": {"labels": dict(args.labels)},
+                        "data": dict(args.template),
+                    },
+                },
+                "dataFrom": [{"extract": {"key": copy.path}}],
+            },
+            opts=pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[store])),
+        )
+        self.register_outputs({"secretName": self.secret_name})
+
+    @staticmethod
+    def _vault(
+        service: Service, cluster: Cluster, access: SecretAccess, role: vault.kubernetes.AuthBackendRole
+    ) -> dict[str, Any]:
+        settings = cluster.settings.openbao
+        provider: dict[str, Any] = {
+            "server": access.cluster_address,
+            "path": CONNECTORS_MOUNT,
+            "version": "v2",
+            "auth": {
+                "kubernetes": {
+                    "mountPath": settings.auth_path,
+                    "role": role.role_name,
+                    "serviceAccountRef": {"name": service_name(service), "audiences": [settings.audience]},
+                }
+            },
+        }
+        if settings.ca_config_map is not None:
+            provider["caProvider"] = {"type": "ConfigMap", "name": settings.ca_config_map, "key": "ca.crt"}
+        return provider

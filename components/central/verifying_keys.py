@@ -1,0 +1,120 @@
+"""The public keys of all tokens, published into the database: PostgREST and Realtime follow without a restart.
+
+Each run publishes what OpenBao serves at that moment. OpenBao has a key in its JWKS one rotation before it signs with
+it, and keeps it there for as long as what it signed is valid, so a set that is published once in a rotation period is
+never too old. Where the services run on a cluster, a job there does the same every quarter of an hour.
+"""
+
+import json
+from typing import Any
+
+import psycopg
+import pulumi
+import requests
+from psycopg.types.json import Jsonb
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+
+from components.openbao import explain
+from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of
+
+__all__ = ["VerifyingKeys", "VerifyingKeysError", "served_keys"]
+
+_PATH = "/v1/identity/oidc/.well-known/keys"
+_TIMEOUT_SECONDS = 15
+
+
+class VerifyingKeysError(RuntimeError):
+    """The keys could not be fetched or were refused; those that were published before still hold."""
+
+
+def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
+    """The JWKS of every key that a token may be signed with now.
+
+    Args:
+        address: OpenBao's URL.
+        extra: a JWKS of further public keys, as JSON.
+
+    Raises:
+        VerifyingKeysError: if OpenBao does not answer with a JWKS.
+    """
+    try:
+        answer = requests.get(f"{address}{_PATH}", timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+        keys = [*answer.json()["keys"], *(json.loads(extra)["keys"] if extra else [])]
+    except requests.JSONDecodeError:
+        raise VerifyingKeysError(f"{address}{_PATH} did not answer with JSON") from None
+    except requests.RequestException as error:
+        raise VerifyingKeysError(f"{address}{_PATH}: {explain(error)}") from None
+    except (KeyError, TypeError, ValueError):
+        raise VerifyingKeysError(f"{address}{_PATH} or the extra keys: no JWKS") from None
+    return {"keys": keys}
+
+
+class _Provider(ResourceProvider):
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(id_="verifying-keys", outs=self._publish(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(outs=self._publish(news))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        moved = any(olds.get(key) != news.get(key) for key in (*CONNECTION, "address", "extra"))
+        # Asked for here and not only on refresh: keys rotate between one run and the next without anybody's doing.
+        served = _names(served_keys(news["address"], news.get("extra")))
+        return DiffResult(changes=moved or olds.get("published") != served, replaces=[], stables=[])
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        with connect(props) as connection:
+            row = connection.execute("select jwks from data_plane.verifying_keys").fetchone()
+        published = _names(row[0]) if row else []
+        return ReadResult(id_=id_, outs={**_described(props), "published": published})
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Nothing: without keys no token would be believed."""
+
+    @staticmethod
+    def _publish(props: dict[str, Any]) -> dict[str, Any]:
+        served = served_keys(props["address"], props.get("extra"))
+        try:
+            with connect(props) as connection:
+                connection.execute("select data_plane.publish_keys(%s)", [Jsonb(served)])
+        except psycopg.Error as error:
+            raise VerifyingKeysError(f"the keys were not published: {str(error).strip()}") from None
+        return {**_described(props), "published": _names(served)}
+
+
+def _names(jwks: dict[str, Any]) -> list[str]:
+    return sorted(str(key.get("kid")) for key in jwks["keys"])
+
+
+def _described(props: dict[str, Any]) -> dict[str, Any]:
+    return {**connection_of(props), "address": props["address"], "extra": props.get("extra")}
+
+
+class VerifyingKeys(Resource, module="central", name="VerifyingKeys"):
+    """Publishes OpenBao's JWKS into the database, at every run in which it is not what is published already.
+
+    Args:
+        address: OpenBao's URL.
+        database: the central database.
+        extra: a JWKS of further public keys, as JSON: those with which Auth signs.
+
+    Raises:
+        DatabaseUnavailableError, VerifyingKeysError: while it is applied.
+    """
+
+    published: pulumi.Output[list[str]]
+    """The names (``kid``) of the keys that are published."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        address: pulumi.Input[str],
+        database: DatabaseConnection,
+        extra: pulumi.Input[str] | None = None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {**database.properties(), "address": address, "extra": extra, "published": None}
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
+        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))

@@ -1,0 +1,409 @@
+"""The setting ``kubernetes`` of a central stack: how Supabase's services run on a cluster.
+
+Sources of the defaults are named where they are not obvious; most are those of Supabase's own self-hosting files.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from components.backup_settings import BackupSettings
+from components.catalog import Quantity, Resources, Service
+from components.durations import Duration
+from components.problems import at_field
+from components.strict import StrictModel
+
+__all__ = [
+    "AnalyticsSettings",
+    "AuthSettings",
+    "ClusterSettings",
+    "DatabaseMode",
+    "DatabaseWorkloadSettings",
+    "ExposureSettings",
+    "FunctionsSettings",
+    "GatewaySettings",
+    "ImgproxySettings",
+    "LogsSettings",
+    "PoolerSettings",
+    "RealtimeSettings",
+    "RestSettings",
+    "StorageBackend",
+    "StorageSettings",
+    "StudioSettings",
+    "VaultSettings",
+]
+
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+_Host = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+_Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
+_Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/]+)$")]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_Replicas = Annotated[int, Field(ge=1, le=100)]
+_Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+_Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
+_Bytes = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi)$")]
+
+_SECRET_NAME = re.compile(r"(SECRET|PASSWORD|PASS|TOKEN|PRIVATE|CREDENTIAL|_KEY|KEYS)(_|$|S$)")
+
+
+class DatabaseMode(StrEnum):
+    """Who runs PostgreSQL."""
+
+    STATEFUL_SET = "statefulset"
+    """One Pod on Supabase's image, here."""
+    CLOUD_NATIVE_PG = "cloudnativepg"
+    """The CloudNativePG operator: replicas and failover."""
+    EXTERNAL = "external"
+    """Somebody else; the setting ``database`` says where."""
+
+
+class DatabaseWorkloadSettings(StrictModel):
+    """``kubernetes.database``: PostgreSQL itself."""
+
+    mode: DatabaseMode = DatabaseMode.STATEFUL_SET
+    instances: Annotated[int, Field(ge=1, le=9)] = 1
+    """With CloudNativePG: one primary, and replicas that take over."""
+    storage: Quantity = "100Gi"
+    wal_storage: Quantity | None = None
+    """A volume of its own for the write-ahead log, with CloudNativePG."""
+    storage_class: _Name | None = None
+    max_connections: Annotated[int, Field(ge=25, le=10_000)] = 300
+    parameters: dict[str, str] = Field(default_factory=dict)
+    """Further settings of postgresql.conf."""
+    image: Annotated[str, Field(min_length=3)] | None = None
+    """With CloudNativePG: an image that meets the operator's requirements and carries Supabase's extensions."""
+    tls_secret: _Name | None = None
+    """A Secret of type kubernetes.io/tls with the server's certificate; CloudNativePG makes its own."""
+    client_namespaces: list[_Name] = Field(default_factory=list)
+    """Namespaces whose Pods may connect to PostgreSQL itself: OpenBao's, and this program's where it runs in one."""
+    client_cidrs: list[_Cidr] = Field(default_factory=list)
+    """Addresses from which others may."""
+    server_cidrs: list[_Cidr] = Field(default_factory=list)
+    """With an external database: its addresses, for the network policies."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        external = self.mode is DatabaseMode.EXTERNAL
+        operator = self.mode is DatabaseMode.CLOUD_NATIVE_PG
+        if self.mode is DatabaseMode.STATEFUL_SET and self.instances != 1:
+            raise at_field("instances", str(self.instances), "1, or `mode: cloudnativepg`, which keeps replicas")
+        if operator and self.image is None:
+            raise at_field(
+                "image",
+                "nothing",
+                "an image made for CloudNativePG that has Supabase's extensions; the one in stacks/images.yaml is not",
+            )
+        if not operator and self.image is not None:
+            raise at_field("image", repr(self.image), "nothing; the image stands in stacks/images.yaml")
+        if not operator and self.wal_storage is not None:
+            raise at_field("walStorage", repr(self.wal_storage), "nothing, or `mode: cloudnativepg`")
+        if operator and self.tls_secret is not None:
+            raise at_field("tlsSecret", repr(self.tls_secret), "nothing; CloudNativePG makes its certificates itself")
+        if external and not self.server_cidrs:
+            raise at_field(
+                "serverCidrs",
+                "nothing",
+                "the database's addresses, e.g. [10.0.0.5/32]: services may reach nothing else",
+            )
+        if not external and self.server_cidrs:
+            raise at_field("serverCidrs", "addresses", "nothing, or `mode: external`")
+        return self
+
+
+class PoolerSettings(StrictModel):
+    """``kubernetes.pooler``: Supavisor. Defaults from the official ``.env.example``."""
+
+    enabled: bool = True
+    replicas: _Replicas = 2
+    tenant: _Name = "supabase"
+    """What clients append to their login: ``lease_….supabase``."""
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Server connections per login and database."""
+    max_clients: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    client_namespaces: list[_Name] = Field(default_factory=list)
+    """Namespaces whose Pods may connect, beside those labelled ``supabase-data-plane/client=true``."""
+
+
+class ExposureSettings(StrictModel):
+    """``kubernetes.gateway.exposure``: how the world reaches the gateway."""
+
+    type: Literal["none", "ingress", "gateway-api"] = "none"
+    class_name: _Name | None = None
+    """IngressClass or GatewayClass."""
+    tls_secret: _Name | None = None
+    """A Secret of type kubernetes.io/tls; with cert-manager, the one it is to make."""
+    cluster_issuer: _Name | None = None
+    """cert-manager's issuer, asked by an annotation."""
+    parent_gateway: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None = None
+    """Gateway API: ``namespace/name`` of a Gateway that is there already; otherwise one is made."""
+    controller_namespace: _Name | None = None
+    """The namespace of the controller's Pods: the only ones that may reach the gateway from outside."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.type == "none":
+            return self
+        if self.controller_namespace is None:
+            raise at_field("controllerNamespace", "nothing", "the namespace of the ingress controller's Pods")
+        if self.parent_gateway is not None:
+            if self.type == "ingress":
+                raise at_field("parentGateway", repr(self.parent_gateway), "nothing, or `type: gateway-api`")
+            return self
+        if self.class_name is None:
+            raise at_field("className", "nothing", "the class of the controller, e.g. nginx")
+        if self.tls_secret is None:
+            raise at_field("tlsSecret", "nothing", "the name of a TLS secret: the gateway is not exposed without TLS")
+        return self
+
+
+class GatewaySettings(StrictModel):
+    """``kubernetes.gateway``: Kong, the only way in."""
+
+    replicas: _Replicas = 2
+    cors_origins: list[_Origin] = Field(default_factory=lambda: ["*"])
+    """Origins whose pages may read answers. Any, as Supabase has it: what protects a tenant is its token, which a
+    browser does not send by itself; name them where all front ends are known."""
+    body_limit: Annotated[int, Field(ge=1, le=1024)] = 10
+    """MiB of a request's body, uploads apart."""
+    trusted_proxies: list[_Cidr] = Field(default_factory=list)
+    """Addresses whose X-Forwarded-* headers are believed: those of the ingress controller."""
+    operator_sources: list[_Cidr] = Field(default_factory=list)
+    """Addresses from which Studio and ``/pg`` may be used; from everywhere, with their password or key, if empty."""
+    exposure: ExposureSettings = ExposureSettings()
+
+
+class SmtpSettings(StrictModel):
+    """``kubernetes.auth.smtp``: where Auth sends mail. The password is ``GOTRUE_SMTP_PASS`` in OpenBao."""
+
+    host: _Host
+    port: _Port = 587
+    user: Annotated[str, Field(min_length=1)]
+    admin_email: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]
+    sender_name: Annotated[str, Field(min_length=1)] = "Supabase"
+
+
+class AuthSettings(StrictModel):
+    """``kubernetes.auth``: GoTrue. Defaults from the official ``.env.example`` where they are safe."""
+
+    replicas: _Replicas = 2
+    site_url: _Url
+    """Where people land after signing in if the request names no other place."""
+    redirect_urls: list[str] = Field(default_factory=list)
+    """Other places that they may be sent to; globs are Auth's."""
+    jwt_expiry: Duration = 3600
+    """Seconds that a signed-in user's token lives."""
+    disable_signup: bool = False
+    email_signup: bool = True
+    email_autoconfirm: bool = False
+    phone_signup: bool = False
+    phone_autoconfirm: bool = False
+    anonymous_users: bool = False
+    smtp: SmtpSettings | None = None
+    settings: dict[_Variable, str] = Field(default_factory=dict)
+    """Any other ``GOTRUE_…`` variable that is no secret, such as those of a sign-in provider."""
+    secrets: list[_Variable] = Field(default_factory=list)
+    """Further ``GOTRUE_…`` variables whose values stand in OpenBao, in ``connectors/supabase``."""
+
+    @field_validator("settings")
+    @classmethod
+    def _no_secret(cls, settings: dict[str, str]) -> dict[str, str]:
+        for name in settings:
+            if not name.startswith("GOTRUE_"):
+                raise ValueError(f"names that start with GOTRUE_, not {name}")
+            if _SECRET_NAME.search(name):
+                raise ValueError(f"no {name}: name it under `secrets` and put its value into OpenBao")
+        return settings
+
+    @model_validator(mode="after")
+    def _mail_can_be_sent(self) -> Self:
+        if self.smtp is None and self.email_signup and not self.email_autoconfirm:
+            raise at_field(
+                "smtp", "nothing", "host, user and adminEmail; without them nobody can confirm an address "
+                "(or `emailSignup: false`, or `emailAutoconfirm: true`)"
+            )  # fmt: skip
+        return self
+
+
+class RestSettings(StrictModel):
+    """``kubernetes.rest``: PostgREST."""
+
+    replicas: _Replicas = 2
+    max_rows: Annotated[int, Field(ge=1)] = 1000
+    pool_size: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Connections of each replica to PostgreSQL."""
+    pool_wait: Duration = 10
+    """Seconds that a request waits for one of them."""
+
+
+class RealtimeSettings(StrictModel):
+    """``kubernetes.realtime``."""
+
+    replicas: _Replicas = 2
+    max_concurrent_users: Annotated[int, Field(ge=1)] = 1000
+    max_events_per_second: Annotated[int, Field(ge=1)] = 1000
+
+
+class StorageBackend(StrEnum):
+    """Where Storage keeps files."""
+
+    S3 = "s3"
+    FILE = "file"
+
+
+class StorageSettings(StrictModel):
+    """``kubernetes.storage``: files.
+
+    With S3, the access key is in OpenBao: ``STORAGE_S3_ACCESS_KEY_ID`` and ``STORAGE_S3_SECRET_ACCESS_KEY``.
+    """
+
+    replicas: _Replicas = 2
+    backend: StorageBackend = StorageBackend.S3
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    endpoint: _Url | None = None
+    """None for AWS itself."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "us-east-1"
+    force_path_style: bool = False
+    """True for most S3-compatible servers."""
+    size: Quantity = "100Gi"
+    """Of the volume, with the file backend."""
+    storage_class: _Name | None = None
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    file_size_limit: _Bytes = "50Mi"
+    """The largest file."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.backend is StorageBackend.S3 and self.bucket is None:
+            raise at_field("bucket", "nothing", "the S3 bucket for files, or `backend: file`")
+        if self.backend is StorageBackend.FILE:
+            if self.bucket is not None:
+                raise at_field("bucket", repr(self.bucket), "nothing, or `backend: s3`")
+            if self.replicas > 1 and self.access_mode != "ReadWriteMany":
+                raise at_field("replicas", str(self.replicas), "1, or `accessMode: ReadWriteMany`, or `backend: s3`")
+        return self
+
+    @property
+    def file_size_limit_bytes(self) -> int:
+        """The limit in bytes."""
+        units = {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
+        return int(self.file_size_limit[:-2]) * units[self.file_size_limit[-2:]]
+
+
+class ImgproxySettings(StrictModel):
+    """``kubernetes.imgproxy``: image transformations of Storage."""
+
+    enabled: bool = True
+    replicas: _Replicas = 1
+    webp: bool = True
+
+
+class StudioSettings(StrictModel):
+    """``kubernetes.studio``: the dashboard, and postgres-meta behind it."""
+
+    enabled: bool = True
+    organization: Annotated[str, Field(min_length=1)] = "Data plane"
+    project: Annotated[str, Field(min_length=1)] = "Central"
+
+
+class FunctionsSettings(StrictModel):
+    """``kubernetes.functions``: Edge Functions, off unless asked for: what runs there is no tenant's."""
+
+    enabled: bool = False
+    replicas: _Replicas = 1
+    claim: _Name | None = None
+    """The PersistentVolumeClaim with the functions' code."""
+    verify_jwt: bool = True
+
+    @model_validator(mode="after")
+    def _has_code(self) -> Self:
+        if self.enabled and self.claim is None:
+            raise at_field("claim", "nothing", "the PersistentVolumeClaim that holds the functions' code")
+        return self
+
+
+class AnalyticsSettings(StrictModel):
+    """``kubernetes.analytics``: Logflare."""
+
+    enabled: bool = False
+
+
+class LogsSettings(StrictModel):
+    """``kubernetes.logs``: Vector, which brings the services' logs to Logflare."""
+
+    enabled: bool = False
+
+
+class VaultSettings(StrictModel):
+    """``kubernetes.openbao``: how the cluster reaches OpenBao, and OpenBao the cluster."""
+
+    address: _Url | None = None
+    """As External Secrets reaches it; the stack's ``openbao.address`` unless given."""
+    auth_path: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "kubernetes"
+    """Where OpenBao's Kubernetes auth method is mounted; made by this stack."""
+    kubernetes_host: _Url = "https://kubernetes.default.svc"
+    """The cluster's API as OpenBao reaches it."""
+    in_cluster: bool = True
+    """Whether OpenBao runs on this cluster, with a service account of its own that may review tokens."""
+    kubernetes_ca: str | None = None
+    """The API's CA certificate (PEM), where OpenBao runs elsewhere."""
+    audience: Annotated[str, Field(min_length=1)] = "openbao"
+    """What the services' tokens are made out to."""
+    ca_config_map: _Name | None = None
+    """A ConfigMap in the stack's namespaces with ``ca.crt``, where OpenBao's certificate is not publicly signed."""
+    refresh: Duration = 300
+    """Seconds after which a changed secret arrives."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.in_cluster and self.kubernetes_ca is not None:
+            raise at_field("kubernetesCa", "a certificate", "nothing, or `inCluster: false`")
+        if not self.in_cluster and self.kubernetes_ca is None:
+            raise at_field("kubernetesCa", "nothing", "the API's CA certificate, because OpenBao is not on the cluster")
+        return self
+
+
+class ClusterSettings(StrictModel):
+    """``kubernetes``: the services on a cluster.
+
+    Without it a central stack is the database's and OpenBao's side alone.
+    """
+
+    context: Annotated[str, Field(min_length=1)] | None = None
+    """Of the kubeconfig; the current one unless given."""
+    render_to: Annotated[str, Field(min_length=1)] | None = None
+    """Writes manifests into this folder, relative to the checkout, instead of talking to a cluster."""
+    namespace: _Name = "supabase"
+    registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./:-]*[a-z0-9]$")] | None = None
+    """A mirror from which all images are pulled."""
+    pull_secret: _Name | None = None
+    openbao: VaultSettings = VaultSettings()
+    database: DatabaseWorkloadSettings = DatabaseWorkloadSettings()
+    pooler: PoolerSettings = PoolerSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    auth: AuthSettings
+    rest: RestSettings = RestSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
+    storage: StorageSettings
+    imgproxy: ImgproxySettings = ImgproxySettings()
+    studio: StudioSettings = StudioSettings()
+    functions: FunctionsSettings = FunctionsSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
+    logs: LogsSettings = LogsSettings()
+    backups: BackupSettings | None = None
+    service_monitors: bool = False
+    """Prometheus operator's ServiceMonitors for the services that have metrics."""
+    external_cidrs: list[_Cidr] = Field(default_factory=lambda: ["0.0.0.0/0"])
+    """Where Auth (mail, sign-in providers), Storage and backups (S3) may go outside of the cluster."""
+    resources: dict[Service, Resources] = Field(default_factory=dict)
+    """Instead of those in stacks/resources.yaml."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.render_to is not None and self.context is not None:
+            raise at_field("context", repr(self.context), "nothing, because renderTo writes files only")
+        if self.logs.enabled and not self.analytics.enabled:
+            raise at_field("logs.enabled", "true", "false, or `analytics.enabled: true`, where the logs go")
+        return self

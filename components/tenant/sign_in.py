@@ -1,0 +1,49 @@
+"""Whether users of Auth can be members of a tenant, and how they become one."""
+
+from typing import Any
+
+import pulumi
+from psycopg import sql
+from pulumi.dynamic import Resource
+
+from components.postgres import DatabaseConnection, connect
+from components.projects import SignUp
+from components.tenant.declared_row import DeclaredRowProvider
+
+__all__ = ["TenantSignIn"]
+
+
+class _Provider(DeclaredRowProvider):
+    table = "sign_in"
+    columns = ("sign_up",)
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """No token is for the tenant any more; who its members are is data, and stays."""
+        with connect(props) as connection:
+            connection.execute(sql.SQL("delete from data_plane.sign_in where tenant = %s"), [props["tenant"]])
+
+
+class TenantSignIn(Resource, module="tenant", name="TenantSignIn"):
+    """Lets Auth issue tokens for a tenant to its members (``data_plane.access_token_hook``).
+
+    Args:
+        database: the central database.
+        tenant: the tenant's schema.
+        sign_up: whether whoever signs up for it becomes a member, or only who was invited.
+
+    Raises:
+        DatabaseUnavailableError, DeclaredRowError: while it is applied.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        database: DatabaseConnection,
+        tenant: str,
+        sign_up: SignUp,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {**database.properties(), "tenant": tenant, "sign_up": sign_up.value}
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
+        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))

@@ -1,0 +1,87 @@
+"""What has to be brought in line with OpenBao once PostgreSQL has been restored to another time.
+
+A restore brings back the logins and passwords of its time. OpenBao knows today's: a lease of that time may be revoked
+since, and what OpenBao believes to be a live lease may not exist.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import hvac
+import psycopg
+from hvac.exceptions import InvalidPath
+from psycopg import sql
+
+from components.central.lease_engine import ISSUER_SECRET
+from components.central.service_logins import SERVICE_LOGINS, set_password
+from components.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MOUNT, LEASE_ISSUER
+from components.providers import SUPABASE_SECRET
+from connector.errors import ConnectorError
+
+__all__ = ["connector_secret", "realign"]
+
+_LEASES = r"^lease_[A-Za-z0-9_]+$"
+
+
+def connector_secret(client: hvac.Client, path: str = SUPABASE_SECRET) -> dict[str, str]:
+    """The values of a secret under ``connectors``; empty if there is none."""
+    try:
+        answer = client.secrets.kv.v2.read_secret_version(
+            path=path, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
+        )
+    except InvalidPath:
+        return {}
+    return dict(answer["data"]["data"])
+
+
+def realign(client: hvac.Client, connection: "psycopg.Connection[Any]") -> None:
+    """Gives services and OpenBao their passwords of today, and ends every lease on both sides.
+
+    Can be done again at any time; whoever holds a lease has to take a new one.
+
+    Args:
+        client: OpenBao, with the right to configure its database engine and to revoke leases.
+        connection: PostgreSQL, as its superuser.
+
+    Raises:
+        ConnectorError: if OpenBao does not know the password of its own login.
+    """
+    secrets = connector_secret(client)
+    passwords = {login: secrets[key] for login, key in SERVICE_LOGINS.items() if secrets.get(key)}
+    issuer = connector_secret(client, ISSUER_SECRET).get("PASSWORD")
+    if issuer is None:
+        raise ConnectorError(
+            f"{CONNECTORS_MOUNT}/{ISSUER_SECRET} in OpenBao has no PASSWORD: bring the central stack up and try again"
+        )
+    with connection.transaction():
+        for login, password in {**passwords, LEASE_ISSUER: issuer}.items():
+            if connection.execute("select from pg_catalog.pg_roles where rolname = %s", [login]).fetchone() is not None:
+                set_password(connection, login, password)
+    _connect_openbao(client, issuer)
+    # First OpenBao, which then knows of none any more; it drops the logins of those that it knew.
+    client.sys.revoke_prefix(f"{DATABASE_MOUNT}/creds")
+    left = connection.execute("select rolname from pg_catalog.pg_roles where rolname ~ %s", [_LEASES]).fetchall()
+    for (login,) in left:
+        connection.execute(sql.SQL("select data_plane.revoke_lease({})").format(sql.Literal(login)))
+        connection.commit()
+
+
+def _connect_openbao(client: hvac.Client, password: str) -> None:
+    """Tells OpenBao's database engine its password, leaving its configuration as it is otherwise."""
+    path = f"{DATABASE_MOUNT}/config/{DATABASE_CONNECTION}"
+    found: Mapping[str, Any] | None = client.read(path)
+    if found is None:
+        raise ConnectorError(f"OpenBao has no {path}: bring the central stack up")
+    config = dict(found["data"])
+    details = dict(config.pop("connection_details"))
+    statements = config.pop("root_credentials_rotate_statements", None) or []
+    client.write_data(
+        path,
+        data={
+            **config,
+            **details,
+            "root_rotation_statements": statements,
+            "password": password,
+            "verify_connection": True,
+        },
+    )

@@ -1,0 +1,341 @@
+"""The whole stack on a real Kubernetes API, with the operators' kinds defined and Pod Security enforced."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hvac
+import pytest
+from hvac.exceptions import Forbidden
+from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
+from kubernetes.dynamic import DynamicClient
+from ruamel.yaml import YAML
+
+from components.catalog import Service
+from embedded.engines import EngineRun
+from embedded.workplace import Workplace
+from tests.conftest import ALPHA, Cluster, bring_up
+
+NAMESPACE = "central"
+
+FULL: dict[str, Any] = {
+    "namespace": NAMESPACE,
+    "openbao": {"inCluster": False},
+    "database": {"storage": "10Gi", "clientNamespaces": ["openbao"], "storageClass": "standard"},
+    "auth": {
+        "siteUrl": "https://app.example.org",
+        "smtp": {"host": "smtp.example.org", "user": "mailer", "adminEmail": "post@example.org"},
+        "secrets": ["GOTRUE_EXTERNAL_GITHUB_SECRET"],
+        "settings": {"GOTRUE_EXTERNAL_GITHUB_ENABLED": "true"},
+    },
+    "storage": {"bucket": "files", "endpoint": "https://s3.example.org:9000", "forcePathStyle": True},
+    "functions": {"enabled": True, "claim": "functions"},
+    "analytics": {"enabled": True},
+    "logs": {"enabled": True},
+    "serviceMonitors": True,
+    "gateway": {
+        "exposure": {
+            "type": "ingress",
+            "className": "nginx",
+            "tlsSecret": "api-tls",
+            "clusterIssuer": "letsencrypt",
+            "controllerNamespace": "ingress-nginx",
+        }
+    },
+}
+GIVEN = {
+    "GOTRUE_SMTP_PASS": "mail-password-of-the-test",
+    "GOTRUE_EXTERNAL_GITHUB_SECRET": "github-secret-of-the-test",
+    "STORAGE_S3_ACCESS_KEY_ID": "object-store-key-of-the-test",
+    "STORAGE_S3_SECRET_ACCESS_KEY": "object-store-secret-of-the-test",
+}
+
+
+def configure(workplace: Workplace, kubernetes: dict[str, Any]) -> None:
+    path = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+    yaml = YAML()
+    document = yaml.load(path.read_text(encoding="utf-8"))
+    document["config"]["supabase-data-plane:kubernetes"] = kubernetes
+    document["config"]["supabase-data-plane:apiUrl"] = "https://api.example.org"
+    yaml.dump(document, path)
+
+
+def on(cluster: Cluster, settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings for a cluster that OpenBao reaches from outside."""
+    kubeconfig = YAML(typ="safe").load(cluster.kubeconfig.read_text(encoding="utf-8"))
+    server = kubeconfig["clusters"][0]["cluster"]
+    authority = cluster.api.configuration.ssl_ca_cert
+    openbao = {
+        **settings.get("openbao", {}),
+        "inCluster": False,
+        "kubernetesHost": server["server"],
+        "kubernetesCa": Path(authority).read_text(encoding="utf-8"),
+    }
+    return {**settings, "openbao": openbao}
+
+
+def give_claim(cluster: Cluster) -> None:
+    """The volume with the functions' code, which is no part of the stack."""
+    core = CoreV1Api(cluster.api)
+    core.create_namespace({"metadata": {"name": NAMESPACE}})  # type: ignore[arg-type]
+    claim = {
+        "metadata": {"name": "functions"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "standard",
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    core.create_namespaced_persistent_volume_claim(NAMESPACE, claim)  # type: ignore[arg-type]
+
+
+def give_secrets(workplace: Workplace, values: dict[str, str]) -> None:
+    """What an owner puts into OpenBao by hand."""
+    client = workplace.servers.openbao.client()
+    if "connectors/" not in client.sys.list_mounted_secrets_engines()["data"]:
+        client.sys.enable_secrets_engine("kv", path="connectors", options={"version": "2"})
+    client.secrets.kv.v2.create_or_update_secret(path="supabase", mount_point="connectors", secret=values)
+
+
+@dataclass
+class Stack:
+    workplace: Workplace
+    cluster: Cluster
+    first: EngineRun
+
+    def objects(self, api_version: str, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
+        resource = DynamicClient(self.cluster.api).resources.get(api_version=api_version, kind=kind)
+        found = resource.get(namespace=namespace, label_selector="app.kubernetes.io/part-of=supabase")
+        return [item.to_dict() for item in found.items]
+
+    def secrets(self) -> dict[str, str]:
+        answer = self.workplace.servers.openbao.client().secrets.kv.v2.read_secret_version(
+            path="supabase", mount_point="connectors", raise_on_deleted_version=True
+        )
+        return dict(answer["data"]["data"])
+
+
+@pytest.fixture(scope="module")
+def stack(kubernetes_with_crds: Cluster, new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[Stack]:
+    cluster = kubernetes_with_crds
+    workplace = new_workplace({"alpha.yaml": ALPHA})
+    configure(workplace, on(cluster, FULL))
+    give_secrets(workplace, GIVEN)
+    give_claim(cluster)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        yield Stack(workplace, cluster, bring_up(workplace)[0])
+
+
+def test_everything_is_accepted_and_gets_ready(stack: Stack) -> None:
+    assert stack.first.created is not None
+    assert stack.first.created > 150
+    deployments = stack.objects("apps/v1", "Deployment", NAMESPACE)
+    names = {item["metadata"]["name"] for item in deployments}
+    served = set(Service) - {Service.DATABASE, Service.LOGS, Service.BACKUPS, Service.JWKS, Service.WAIT}
+    assert names == {f"supabase-{service}" for service in served}
+    for item in deployments:
+        assert item["status"]["readyReplicas"] == item["spec"]["replicas"], item["metadata"]["name"]
+    (database,) = stack.objects("apps/v1", "StatefulSet", f"{NAMESPACE}-data")
+    assert database["status"]["readyReplicas"] == 1
+    (logs,) = stack.objects("apps/v1", "DaemonSet", f"{NAMESPACE}-logs")
+    assert logs["status"]["numberReady"] == 2
+
+
+def test_a_second_run_changes_nothing(stack: Stack) -> None:
+    runs = bring_up(stack.workplace)
+    assert [(run.created, run.updated) for run in runs] == [(0, 0), (0, 0)]
+
+
+def test_each_namespace_enforces_its_pod_security_standard(stack: Stack) -> None:
+    labels = {item["metadata"]["name"]: item["metadata"]["labels"] for item in stack.objects("v1", "Namespace")}
+    enforced = {name: found["pod-security.kubernetes.io/enforce"] for name, found in labels.items()}
+    assert enforced == {
+        NAMESPACE: "restricted",
+        f"{NAMESPACE}-data": "baseline",
+        f"{NAMESPACE}-logs": "privileged",
+    }
+    with pytest.raises(ApiException, match="violates PodSecurity"):
+        CoreV1Api(stack.cluster.api).create_namespaced_pod(
+            NAMESPACE,
+            {"metadata": {"name": "intruder"}, "spec": {"containers": [{"name": "c", "image": "busybox:1.37.0"}]}},  # type: ignore[arg-type]
+        )
+
+
+def test_no_object_holds_a_secret_value(stack: Stack) -> None:
+    secrets = [value for key, value in stack.secrets().items() if key not in ("DASHBOARD_USERNAME", "JWT_JWKS")]
+    assert len(secrets) > 20
+    for api_version, kind in (
+        ("v1", "ConfigMap"),
+        ("v1", "Secret"),
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "StatefulSet"),
+        ("apps/v1", "DaemonSet"),
+        ("batch/v1", "CronJob"),
+        ("external-secrets.io/v1", "ExternalSecret"),
+        ("external-secrets.io/v1", "SecretStore"),
+    ):
+        text = json.dumps(stack.objects(api_version, kind), default=str)
+        assert not [value for value in secrets if value in text], kind
+
+
+def test_an_external_secret_names_only_keys_that_its_copy_has(stack: Stack) -> None:
+    client = stack.workplace.servers.openbao.client()
+    found = stack.objects("external-secrets.io/v1", "ExternalSecret")
+    assert len(found) >= 13
+    for item in found:
+        path = item["spec"]["dataFrom"][0]["extract"]["key"]
+        answer = client.secrets.kv.v2.read_secret_version(
+            path=path, mount_point="connectors", raise_on_deleted_version=True
+        )
+        keys = {*answer["data"]["data"], *(data["secretKey"] for data in item["spec"].get("data") or [])}
+        template = json.dumps(item["spec"]["target"]["template"]["data"])
+        named = {part.split()[0].rstrip("}") for part in template.split("{{ .")[1:]}
+        assert named <= keys, item["metadata"]["name"]
+
+
+# The services' sign-in to OpenBao
+
+
+def sign_in(stack: Stack, account: str, namespace: str, role: str, audience: str = "openbao") -> hvac.Client:
+    token = CoreV1Api(stack.cluster.api).create_namespaced_service_account_token(
+        account,
+        namespace,
+        {"spec": {"audiences": [audience], "expirationSeconds": 600}},  # type: ignore[arg-type]
+    )
+    client = hvac.Client(url=stack.workplace.servers.openbao.address)
+    client.auth.kubernetes.login(role, token.status.token, mount_point="kubernetes")
+    return client
+
+
+def read(client: hvac.Client, path: str) -> dict[str, str]:
+    answer = client.secrets.kv.v2.read_secret_version(
+        path=path, mount_point="connectors", raise_on_deleted_version=True
+    )
+    return dict(answer["data"]["data"])
+
+
+def place(service: Service) -> str:
+    places = {Service.DATABASE: f"{NAMESPACE}-data", Service.LOGS: f"{NAMESPACE}-logs"}
+    return places.get(service, NAMESPACE)
+
+
+READERS = [service for service in Service if service not in (Service.IMGPROXY, Service.WAIT, Service.BACKUPS)]
+
+
+@pytest.mark.parametrize("service", READERS)
+def test_a_service_reads_its_own_secret_and_no_other(stack: Stack, service: Service) -> None:
+    name = f"supabase-{service}"
+    client = sign_in(stack, name, place(service), name)
+    mine = read(client, f"supabase/{service}")
+    everything = stack.secrets()
+    assert mine
+    assert mine == {key: everything[key] for key in mine}
+    for other in ("supabase", "supabase-lease-issuer", *(f"supabase/{item}" for item in READERS if item != service)):
+        with pytest.raises(Forbidden):
+            read(client, other)
+
+
+@pytest.mark.parametrize(
+    ("account", "namespace", "audience"),
+    [
+        ("supabase-rest", NAMESPACE, "openbao"),
+        ("default", NAMESPACE, "openbao"),
+        ("supabase-auth", NAMESPACE, "https://kubernetes.default.svc.cluster.local"),
+    ],
+    ids=["another service", "the namespace's default account", "a token for somebody else"],
+)
+def test_nobody_else_signs_in_as_a_service(stack: Stack, account: str, namespace: str, audience: str) -> None:
+    with pytest.raises((Forbidden, hvac.exceptions.InvalidRequest)):
+        sign_in(stack, account, namespace, "supabase-auth", audience)
+
+
+def test_an_account_of_the_same_name_elsewhere_does_not_sign_in(stack: Stack) -> None:
+    elsewhere = stack.cluster.namespace()
+    core = CoreV1Api(stack.cluster.api)
+    core.create_namespaced_service_account(elsewhere, {"metadata": {"name": "supabase-auth"}})  # type: ignore[arg-type]
+    with pytest.raises((Forbidden, hvac.exceptions.InvalidRequest)):
+        sign_in(stack, "supabase-auth", elsewhere, "supabase-auth")
+
+
+def test_only_the_services_that_need_it_know_the_superusers_password(stack: Stack) -> None:
+    client = stack.workplace.servers.openbao.client()
+    who = {service for service in READERS if "POSTGRES_PASSWORD" in read(client, f"supabase/{service}")}
+    assert who == {
+        Service.DATABASE,
+        Service.REALTIME,
+        Service.META,
+        Service.STUDIO,
+        Service.ANALYTICS,
+        Service.POOLER,
+    }
+
+
+# What is there, and what is not, for whoever looks from outside
+
+
+def test_nothing_but_the_ingress_leads_in(stack: Stack) -> None:
+    services = stack.objects("v1", "Service")
+    assert {item["spec"]["type"] for item in services} == {"ClusterIP"}
+    (ingress,) = stack.objects("networking.k8s.io/v1", "Ingress")
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert backend["name"] == "supabase-gateway"
+    assert ingress["spec"]["tls"] == [{"hosts": ["api.example.org"], "secretName": "api-tls"}]
+
+
+def test_every_pod_meets_what_an_operator_expects(stack: Stack) -> None:
+    pods: list[dict[str, Any]] = []
+    for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        pods += [item["spec"]["template"]["spec"] for item in stack.objects("apps/v1", kind)]
+    for pod in pods:
+        assert pod["enableServiceLinks"] is False
+        for container in [*pod["containers"], *(pod.get("initContainers") or [])]:
+            assert container["resources"]["requests"]["memory"], container["name"]
+            assert container["resources"]["limits"]["memory"], container["name"]
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+            assert ":" in container["image"].rpartition("/")[2]
+        for container in pod["containers"]:
+            assert container["livenessProbe"], container["name"]
+            assert container["readinessProbe"], container["name"]
+
+
+def test_what_runs_more_than_once_survives_a_drained_node(stack: Stack) -> None:
+    several = {
+        item["metadata"]["name"]
+        for item in stack.objects("apps/v1", "Deployment", NAMESPACE)
+        if item["spec"]["replicas"] > 1
+    }
+    assert len(several) >= 6
+    guarded = {item["metadata"]["name"] for item in stack.objects("policy/v1", "PodDisruptionBudget", NAMESPACE)}
+    assert guarded == several
+
+
+# Change
+
+
+def test_a_changed_setting_rolls_the_service_that_has_it_and_no_other(stack: Stack) -> None:
+    def generations() -> dict[str, int]:
+        found = stack.objects("apps/v1", "Deployment", NAMESPACE)
+        return {item["metadata"]["name"]: item["metadata"]["generation"] for item in found}
+
+    before = generations()
+    try:
+        configure(stack.workplace, on(stack.cluster, {**FULL, "rest": {"maxRows": 77}}))
+        bring_up(stack.workplace)
+        after = generations()
+    finally:
+        configure(stack.workplace, on(stack.cluster, FULL))
+        bring_up(stack.workplace)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"supabase-rest", "supabase-studio"}
+
+
+def test_what_somebody_changed_by_hand_is_put_back(stack: Stack) -> None:
+    custom = CustomObjectsApi(ApiClient(stack.cluster.api.configuration))
+    arguments = ("external-secrets.io", "v1", NAMESPACE, "externalsecrets", "supabase-auth")
+    custom.patch_namespaced_custom_object(*arguments, {"spec": {"refreshInterval": "999h"}})
+    bring_up(stack.workplace)
+    assert custom.get_namespaced_custom_object(*arguments)["spec"]["refreshInterval"] == "5m"
