@@ -351,10 +351,17 @@ class VaultSettings(StrictModel):
     """The API's CA certificate (PEM), where OpenBao runs elsewhere."""
     audience: Annotated[str, Field(min_length=1)] = "openbao"
     """What the services' tokens are made out to."""
+    kubernetes_audience: Annotated[str, Field(min_length=1)] = "https://kubernetes.default.svc.cluster.local"
+    """Where OpenBao is not on the cluster: what tokens for the cluster's API are made out to; its issuer, usually."""
     ca_config_map: _Name | None = None
     """A ConfigMap in the stack's namespaces with ``ca.crt``, where OpenBao's certificate is not publicly signed."""
     refresh: Duration = 300
     """Seconds after which a changed secret arrives."""
+
+    @property
+    def token_audiences(self) -> list[str]:
+        """What a service's token has to be made out to. OpenBao outside shows it to the cluster's API itself."""
+        return [self.audience] if self.in_cluster else [self.audience, self.kubernetes_audience]
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

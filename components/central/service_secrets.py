@@ -265,7 +265,7 @@ class ServiceSecret(pulumi.ComponentResource):
                 "kubernetes": {
                     "mountPath": settings.auth_path,
                     "role": role.role_name,
-                    "serviceAccountRef": {"name": service_name(service), "audiences": [settings.audience]},
+                    "serviceAccountRef": {"name": service_name(service), "audiences": settings.token_audiences},
                 }
             },
         }

@@ -200,10 +200,12 @@ def test_an_external_secret_names_only_keys_that_its_copy_has(stack: Stack) -> N
 
 
 def sign_in(stack: Stack, account: str, namespace: str, role: str, audience: str = "openbao") -> hvac.Client:
+    # OpenBao is outside of this cluster, so it shows the token to the cluster's API.
+    audiences = [audience, "https://kubernetes.default.svc.cluster.local"]
     token = CoreV1Api(stack.cluster.api).create_namespaced_service_account_token(
         account,
         namespace,
-        {"spec": {"audiences": [audience], "expirationSeconds": 600}},  # type: ignore[arg-type]
+        {"spec": {"audiences": audiences, "expirationSeconds": 600}},  # type: ignore[arg-type]
     )
     client = hvac.Client(url=stack.workplace.servers.openbao.address)
     client.auth.kubernetes.login(role, token.status.token, mount_point="kubernetes")
@@ -243,7 +245,7 @@ def test_a_service_reads_its_own_secret_and_no_other(stack: Stack, service: Serv
     [
         ("supabase-rest", NAMESPACE, "openbao"),
         ("default", NAMESPACE, "openbao"),
-        ("supabase-auth", NAMESPACE, "https://kubernetes.default.svc.cluster.local"),
+        ("supabase-auth", NAMESPACE, "somebody-else"),
     ],
     ids=["another service", "the namespace's default account", "a token for somebody else"],
 )
@@ -336,6 +338,8 @@ def test_a_changed_setting_rolls_the_service_that_has_it_and_no_other(stack: Sta
 def test_what_somebody_changed_by_hand_is_put_back(stack: Stack) -> None:
     custom = CustomObjectsApi(ApiClient(stack.cluster.api.configuration))
     arguments = ("external-secrets.io", "v1", NAMESPACE, "externalsecrets", "supabase-auth")
-    custom.patch_namespaced_custom_object(*arguments, {"spec": {"refreshInterval": "999h"}})
+    custom.patch_namespaced_custom_object(
+        *arguments, {"spec": {"refreshInterval": "999h"}}, field_manager="kubectl-edit"
+    )
     bring_up(stack.workplace)
     assert custom.get_namespaced_custom_object(*arguments)["spec"]["refreshInterval"] == "5m"
