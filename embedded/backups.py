@@ -8,7 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from components.problems import ConfigurationError, Problem, problems_of
 from embedded.barman import install_barman
 from embedded.errors import EmbeddedError, ServerError
 from embedded.home import CHECKOUT, Home
+from embedded.postgres import PASSWORD_FILE
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 
 __all__ = ["BackupError", "BackupList", "EmbeddedBackups", "LogicalBackup", "PhysicalBackup", "load_backup_settings"]
@@ -222,19 +223,26 @@ class EmbeddedBackups:
             Where the files are now that were there before.
 
         Raises:
-            BackupError: if the dump cannot be restored; the former files are where the message says.
+            BackupError: if the dump cannot be restored; the former files are in their place again.
         """
         self._prepare()
         with self._home.lock("servers"):
             password = self._postgres.admin_password
             self._postgres.stop()
-            aside = self._put_aside()
-            self._postgres.start()
-            self._postgres.adopt_password(password)
+            aside = self._put_aside("before")
             try:
+                self._postgres.start()
+                self._postgres.adopt_password(password)
                 self._run("restore-logical.sh", stamp)
-            except BackupError as error:
-                raise BackupError(f"{error}\nThe former files are {aside}.") from None
+            except EmbeddedError:
+                # Back to what was there; what there is of the restored server is kept, for whoever wants to know why.
+                self._postgres.stop()
+                self._put_aside("failed")
+                self._home.write_private(PASSWORD_FILE, password + "\n")
+                if aside is not None:
+                    aside.rename(self._postgres.data)
+                    self._postgres.start()
+                raise
         return aside
 
     def restore_project(self, schema: str, stamp: str) -> str:
@@ -246,10 +254,10 @@ class EmbeddedBackups:
         self._prepare()
         return self._run("restore-project.sh", schema, stamp).strip()
 
-    def _put_aside(self) -> Path | None:
+    def _put_aside(self, why: str) -> Path | None:
         if not self._postgres.data.exists():
             return None
-        aside = self._postgres.data.with_name(f"postgres.before-{datetime.now().astimezone():%Y%m%dT%H%M%S}")
+        aside = self._postgres.data.with_name(f"postgres.{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
         self._postgres.data.rename(aside)
         return aside
 

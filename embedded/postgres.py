@@ -20,10 +20,11 @@ from embedded.errors import ServerError
 from embedded.home import Home
 from embedded.processes import LOOPBACK, port_for, tail
 
-__all__ = ["ADMIN_USER", "EmbeddedPostgres", "find_binaries"]
+__all__ = ["ADMIN_USER", "PASSWORD_FILE", "EmbeddedPostgres", "find_binaries"]
 
 ADMIN_USER = "supabase_admin"
-_PASSWORD_FILE = "postgres-admin-password"
+PASSWORD_FILE = "postgres-admin-password"
+"""Of the superuser, in the private folder."""
 _START_SECONDS = 60
 _NEVER_STARTED = "the local PostgreSQL was never started: run `dataplane up`."
 
@@ -71,7 +72,7 @@ class EmbeddedPostgres:
     def admin_password(self) -> str:
         """The superuser's password, made when the database is."""
         try:
-            return (self.home.path / _PASSWORD_FILE).read_text(encoding="utf-8").strip()
+            return (self.home.path / PASSWORD_FILE).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             raise ServerError(_NEVER_STARTED) from None
 
@@ -135,7 +136,7 @@ class EmbeddedPostgres:
         """Gives the superuser a password that it had before, in the running server and in the private folder."""
         with self.connect() as connection:
             set_password(connection, ADMIN_USER, password)
-        self.home.write_private(_PASSWORD_FILE, password + "\n")
+        self.home.write_private(PASSWORD_FILE, password + "\n")
 
     def _check_version(self) -> None:
         try:
@@ -152,7 +153,7 @@ class EmbeddedPostgres:
 
     def _initialise(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)  # what an interrupted initdb left
-        password = self.home.write_private(_PASSWORD_FILE, secrets.token_hex(24) + "\n")
+        password = self.home.write_private(PASSWORD_FILE, secrets.token_hex(24) + "\n")
         arguments: list[str | Path] = [
             "-D",
             self.data,

@@ -226,9 +226,6 @@ class _Provider(ResourceProvider):
         client = connect(props["address"])
         present, version = self._present(client, props)
         adopted: dict[str, str] = props.get("adopted") or {}
-        absent = {key: why for key, why in (props.get("required") or {}).items() if not present.get(key)}
-        if absent:
-            raise SecretsMissingError(props["mount"], props["path"], absent)
         wanted: dict[str, str] = {}
         # Kinds are declared in the order in which one follows from another.
         order = list(SecretKind)
@@ -242,6 +239,10 @@ class _Provider(ResourceProvider):
                 path=props["path"], mount_point=props["mount"], secret={**present, **wanted}, cas=version
             )
             version = int(written["data"]["version"])
+        # Last, so that the secret is there to be patched.
+        absent = {key: why for key, why in (props.get("required") or {}).items() if not present.get(key)}
+        if absent:
+            raise SecretsMissingError(props["mount"], props["path"], absent)
         return {**_described(props), "keys": sorted({*present, *wanted}), "version": version}
 
 
@@ -263,7 +264,7 @@ class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
 
     Raises:
         OpenBaoUnavailableError: while it is applied, if OpenBao cannot be used.
-        SecretsMissingError: while it is applied, if a required value is not there; nothing is written then.
+        SecretsMissingError: while it is applied, if a required value is not there.
     """
 
     path: pulumi.Output[str]

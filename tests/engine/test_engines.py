@@ -184,7 +184,7 @@ def test_changed_limits_and_people_are_applied_in_place(workplace: Workplace) ->
     with plane.admin() as admin:
         admin.execute("select data_plane.pre_config()")
         row = admin.execute("select current_setting('pgrst.db_schemas')").fetchone()
-    assert row == ("public,proj_alpha,proj_beta_two",)
+    assert row == ("public,data_plane_api,proj_alpha,proj_beta_two",)
 
 
 def test_wrong_input_is_reported_whole_and_nothing_is_applied(

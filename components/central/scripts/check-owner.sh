@@ -11,8 +11,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 checked=${BACKUP_STATE:-/tmp}/backup-owner-checked
-mine=$(pg_controldata "$PGDATA" | sed -n 's/^Database system identifier: *//p')
-[[ -n $mine ]] || fail "$PGDATA holds no database"
+mine=$(pg_controldata "$PGDATA" | sed -n 's/^Database system identifier: *//p') || fail "$PGDATA holds no database that can be read"
 if [[ ${1:-} == --once && -f $checked && $(<"$checked") == "$mine $BACKUP_DESTINATION $BACKUP_SERVER" ]]; then
   exit 0
 fi

@@ -12,8 +12,7 @@ set -euo pipefail
 check_major_version
 stamp=$(date -u +%Y%m%dT%H%M%SZ)
 say "dumping to $(place) as $stamp"
-databases=$(sql --command \
-  "select datname from pg_catalog.pg_database where datallowconn and not datistemplate order by datname")
+databases=$(sql --command "select datname from pg_catalog.pg_database where datallowconn order by datname")
 
 # Roles come back without passwords: those of services are in OpenBao, and leases are not to come back at all.
 pg_dumpall --globals-only --no-role-passwords | objects put "$stamp" globals.sql ||

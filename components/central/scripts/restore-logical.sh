@@ -25,9 +25,11 @@ objects files "$stamp" >"$work/files"
 while IFS= read -r file; do
   [[ $file == *.dump ]] || continue
   say "restoring database ${file%.dump}"
-  # template1, because a database that is being made anew cannot be the one that one is connected to.
+  # A database that is made anew cannot be the one that one is connected to meanwhile.
+  meanwhile=template1
+  [[ $file != template1.dump ]] || meanwhile=postgres
   objects get "$stamp" "$file" |
-    PGDATABASE=template1 pg_restore --create --clean --if-exists --exit-on-error --dbname template1 ||
+    PGDATABASE=$meanwhile pg_restore --create --clean --if-exists --exit-on-error --dbname "$meanwhile" ||
     fail "database ${file%.dump} was not restored"
 done <"$work/files"
 sql --file "$scripts/drop-leases.sql"

@@ -57,7 +57,7 @@ prepare_settings() {
     -c "config_file=$work/postgresql.conf" -c "hba_file=$work/pg_hba.conf" -c "ident_file=$work/pg_ident.conf"
     -c listen_addresses= -c "unix_socket_directories=$sockets" -c port=5432
     -c shared_preload_libraries= -c session_preload_libraries= -c local_preload_libraries=
-    -c logging_collector=off -c log_destination=stderr -c log_statement=none -c log_min_duration_statement=-1
+    -c logging_collector=off -c log_destination=stderr -c lc_messages=C -c log_statement=none -c log_min_duration_statement=-1
     -c log_min_error_statement=panic -c archive_mode=on -c archive_command=false -c archive_library= -c ssl=off
     -c hot_standby=off -c "shared_buffers=${RESTORE_SHARED_BUFFERS:-128MB}" -c event_source=restore
   )
@@ -94,7 +94,7 @@ download() {
   chmod 700 "$data"
   # Segments that the old server wrote and could not archive any more, if it is still there and is the same database.
   local old=$PGDATA/pg_wal name
-  if [[ -d $old && $(control "$PGDATA" 'Database system identifier') == "$(control "$data" 'Database system identifier')" ]]; then
+  if [[ $check_only == false && -d $old && $(control "$PGDATA" 'Database system identifier') == "$(control "$data" 'Database system identifier')" ]]; then
     for name in "$old"/*; do
       name=${name##*/}
       [[ $name =~ ^[0-9A-F]{24}$ && ! -e $old/archive_status/$name.done && ! -e $data/pg_wal/$name ]] || continue
@@ -114,7 +114,7 @@ recover() {
   say "replaying the write-ahead log"
   postgres "${settings[@]}" "${recovery[@]}" >"$log" 2>&1 &
   server=$!
-  until [[ $(control "$data" 'Database cluster state') == 'in production' ]]; do
+  until grep -q 'database system is ready to accept connections' "$log"; do
     if ! kill -0 "$server" 2>/dev/null; then
       server=
       tail -n 20 "$log" >&2
@@ -124,11 +124,6 @@ recover() {
       fail "recovery did not finish; its log is $log; the present files are as they were"
     fi
     sleep 0.2
-  done
-  # Asked to stop at once, PostgreSQL would break the promotion off that the state above announces.
-  until grep -q 'database system is ready to accept connections' "$log"; do
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
   done
   kill -INT "$server"
   wait "$server" || true
@@ -172,7 +167,7 @@ change_places() {
   say "restored; the server can be started"
 }
 
-! running || fail "PostgreSQL runs on $PGDATA: stop it first"
+$check_only || ! running || fail "PostgreSQL runs on $PGDATA: stop it first"
 # A server that checks its files' owner and rights wants a folder of its own.
 [[ $check_only == true ]] || ! mountpoint -q "$PGDATA" 2>/dev/null ||
   fail "$PGDATA is a mount point and cannot be put aside: mount the volume above it"
