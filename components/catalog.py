@@ -169,13 +169,20 @@ def _load(root: Path, file: str, model: type[_Model], problems: list[Problem]) -
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems.extend(problems_of(error, file, line_of=lambda path: line_of(document, path), known_keys=_known_keys))
+        problems.extend(
+            problems_of(
+                error,
+                file,
+                line_of=lambda path: line_of(document, path),
+                known_keys=lambda path: _known_keys(model, path),
+            )
+        )
         return None
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    models: dict[int, type[BaseModel]] = {2: Image if path[:1] == ("images",) else Resources, 3: ResourceAmounts}
-    return [*models[len(path)].model_fields] if len(path) in models else [*Service]
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    models = {0: model, 2: Image if model is _Images else Resources, 3: ResourceAmounts}
+    return [*models[len(path)].model_fields]
 
 
 def _absent(file: str, field: str, expected: str) -> Problem:

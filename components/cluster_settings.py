@@ -5,9 +5,10 @@ Sources of the defaults are named where they are not obvious; most are those of 
 
 import re
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from components.backup_settings import BackupSettings
 from components.catalog import Quantity, Resources, Service
@@ -35,13 +36,28 @@ __all__ = [
     "VaultSettings",
 ]
 
+
+def _cidr(text: str) -> str:
+    """A network, for policies and for Kong, which both want one whose address is its first."""
+    try:
+        right = str(ip_network(text).prefixlen) == text.partition("/")[2]
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError("a network, e.g. 10.0.0.0/8 or fd00::/8, or one address, e.g. 10.0.0.5/32")
+    return text
+
+
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 _Host = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 _Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/]+)$")]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Replicas = Annotated[int, Field(ge=1, le=100)]
-_Cidr = Annotated[str, Field(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+_Cidr = Annotated[str, AfterValidator(_cidr)]
+_Registry = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$")
+]
 _Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,127}$")]
 _Bytes = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Ki|Mi|Gi)$")]
 
@@ -383,8 +399,8 @@ class ClusterSettings(StrictModel):
     render_to: Annotated[str, Field(min_length=1)] | None = None
     """Writes manifests into this folder, relative to the checkout, instead of talking to a cluster."""
     namespace: _Name = "supabase"
-    registry: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9./:-]*[a-z0-9]$")] | None = None
-    """A mirror from which all images are pulled."""
+    registry: _Registry | None = None
+    """A mirror from which all images are pulled: host, port and folder, e.g. ``registry.example.com:5000/mirror``."""
     pull_secret: _Name | None = None
     openbao: VaultSettings = VaultSettings()
     database: DatabaseWorkloadSettings = DatabaseWorkloadSettings()

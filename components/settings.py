@@ -7,7 +7,7 @@ The names and defaults are documented in ``Pulumi.yaml``; a central stack furthe
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import pulumi
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
@@ -153,13 +153,23 @@ def checkout() -> Path:
 
 
 def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
-    model: type[BaseModel] | None = CentralSettings
+    annotation: Any = CentralSettings
     for part in path:
-        if model is None:
-            break
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        model = _model_in(fields[str(part)].annotation) if str(part) in fields else None
-    return () if model is None else (field.alias or name for name, field in model.model_fields.items())
+        annotation = _below(annotation, str(part))
+    return _fields_of(annotation)
+
+
+def _below(annotation: Any, part: str) -> Any:
+    """What a setting of some type has under a key."""
+    if get_origin(annotation) in (dict, list):
+        return get_args(annotation)[-1]
+    return _fields_of(annotation).get(part)
+
+
+def _fields_of(annotation: Any) -> dict[str, Any]:
+    model = _model_in(annotation)
+    fields = {} if model is None else model.model_fields
+    return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

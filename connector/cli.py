@@ -3,10 +3,10 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import hvac.exceptions
 import psycopg
@@ -18,12 +18,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from components.naming import AccessLevel, TenantNames
+from components.naming import CONNECTORS_MOUNT, AccessLevel, TenantNames
 from components.openbao import explain
 from components.projects import Lifecycle, Project, project_json_schema
+from components.providers import SUPABASE_SECRET
+from connector.backup_commands import add_backup_commands
 from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
 from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat, shell_exports
+from connector.rotation import rotate as rotate_secret
 from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
@@ -198,6 +201,45 @@ def revoke(
             _answer.print(f"revoked {lease_id}")
         if not lease_ids:
             _answer.print("there was no live lease")
+
+
+@app.command()
+def rotate(
+    key: Annotated[str, typer.Argument(help="Key of connectors/supabase, e.g. SECRET_KEY_BASE.", metavar="KEY")],
+    environment: _Environment = ENVIRONMENT,
+) -> None:
+    """Give a secret of the platform a new value, in OpenBao, in its copies and in PostgreSQL.
+
+    For a deployed environment PostgreSQL is where PGHOST, PGPORT, PGDATABASE, PGUSER and PGSSLMODE say.
+    """
+    with _messages():
+        local = Servers() if environment == ENVIRONMENT else None
+        done = rotate_secret(_data_plane(environment).operator(), key, _superuser(local))
+        if local is not None:
+            local.postgres.remember_password(_said_by_openbao(local))
+        _answer.print(f"New: {', '.join(done.keys)}")
+        _answer.print(f"Read by: {', '.join(done.services) or 'no service yet'}")
+        if done.remark:
+            _answer.print(done.remark)
+
+
+def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any]]":
+    if local is None:
+        return lambda password: psycopg.connect(password=password, connect_timeout=15)
+    port = local.postgres.known_port
+    return lambda password: psycopg.connect(
+        host=LOOPBACK, port=port, dbname="postgres", user=ADMIN_USER, password=password, connect_timeout=15
+    )
+
+
+def _said_by_openbao(local: Servers) -> str:
+    answer = local.openbao.client().secrets.kv.v2.read_secret_version(
+        path=SUPABASE_SECRET, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
+    )
+    return str(answer["data"]["data"]["POSTGRES_PASSWORD"])
+
+
+add_backup_commands(app, _messages, _said, _answer)
 
 
 @servers_app.command("start")

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,15 @@ from embedded.home import CHECKOUT, Home
 from embedded.postgres import PASSWORD_FILE
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 
-__all__ = ["BackupError", "BackupList", "EmbeddedBackups", "LogicalBackup", "PhysicalBackup", "load_backup_settings"]
+__all__ = [
+    "BackupError",
+    "BackupList",
+    "EmbeddedBackups",
+    "LogicalBackup",
+    "PhysicalBackup",
+    "list_backups",
+    "load_backup_settings",
+]
 
 SCRIPTS = CHECKOUT / "components" / "central" / "scripts"
 _SETTINGS = "backups.yaml"
@@ -176,13 +184,10 @@ class EmbeddedBackups:
                 self._postgres.stop()
                 self._postgres.start()
 
-    def list(self) -> BackupList:
+    def available(self) -> BackupList:
         """What there is to restore from."""
         self._prepare()
-        found = json.loads(self._run("list-backups.sh"))
-        physical = [_physical(item) for item in found["physical"]["backups_list"] if item["status"] == "DONE"]
-        logical = [_logical(item) for item in found["logical"]]
-        return BackupList(sorted(physical, key=lambda item: item.ended), sorted(logical, key=lambda item: item.stamp))
+        return _parse(self._run("list-backups.sh"))
 
     def restore(self, backup: str, to: datetime | None, timeline: str = "latest", *, check_only: bool = False) -> None:
         """Restores the whole server and starts it. The files that were there stay beside it.
@@ -287,28 +292,41 @@ class EmbeddedBackups:
         return self._home.write_private(_VARIABLES, "\n".join(lines) + "\n")
 
     def _run(self, script: str, *arguments: str, **variables: str) -> str:
-        """Runs one of the scripts and gives its standard output; what it says goes on to whoever listens."""
         environment = {**os.environ, "BACKUP_ENV_FILE": str(self._home.path / _VARIABLES), **variables}
-        said: deque[str] = deque(maxlen=8)
-        # A file, because two pipes that are read one after the other can block each other.
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
-            process = subprocess.Popen(
-                [*self._postgres.prefix, SCRIPTS / script, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=answer,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-            with process:
-                for line in process.stderr or ():
-                    said.append(line.rstrip())
-                    self._say(line.rstrip())
-            answer.seek(0)
-            output = answer.read()
-        if process.returncode != 0:
-            raise BackupError(_message(list(said)) or f"{script} ended with code {process.returncode}")
-        return output
+        return _run([*self._postgres.prefix, SCRIPTS / script, *arguments], environment, self._say)
+
+
+def list_backups(settings: BackupSettings, credentials: Mapping[str, str], say: Callable[[str], None]) -> BackupList:
+    """What there is to restore from, in any place that settings name.
+
+    Args:
+        credentials: the object store's access key, as the AWS programs' variables.
+
+    Raises:
+        BackupError: if the place cannot be reached or read.
+    """
+    programs = os.pathsep.join([str(install_barman(say)), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, **store_variables(settings), **credentials, "PATH": programs}
+    return _parse(_run([SCRIPTS / "list-backups.sh"], environment, say))
+
+
+def _run(command: Sequence[str | Path], environment: Mapping[str, str], say: Callable[[str], None]) -> str:
+    """Runs one of the scripts and gives its standard output; what it says goes on to whoever listens."""
+    said: deque[str] = deque(maxlen=8)
+    # A file, because two pipes that are read one after the other can block each other.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.PIPE, text=True, env=dict(environment)
+        )
+        with process:
+            for line in process.stderr or ():
+                said.append(line.rstrip())
+                say(line.rstrip())
+        answer.seek(0)
+        output = answer.read()
+    if process.returncode != 0:
+        raise BackupError(_message(list(said)) or f"{Path(command[-1]).name} ended with code {process.returncode}")
+    return output
 
 
 def _message(said: list[str]) -> str:
@@ -319,6 +337,13 @@ def _message(said: list[str]) -> str:
     if not own:
         return cause or "\n".join(said)
     return f"{own[-1]}: {cause}" if cause and cause not in own[-1] else own[-1]
+
+
+def _parse(text: str) -> BackupList:
+    found = json.loads(text)
+    physical = [_physical(item) for item in found["physical"]["backups_list"] if item["status"] == "DONE"]
+    logical = [_logical(item) for item in found["logical"]]
+    return BackupList(sorted(physical, key=lambda item: item.ended), sorted(logical, key=lambda item: item.stamp))
 
 
 def _physical(item: Mapping[str, Any]) -> PhysicalBackup:

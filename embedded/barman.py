@@ -39,16 +39,16 @@ def install_barman(say: Callable[[str], None]) -> Path:
             if not (folder / _COMPLETE).exists():
                 say("Installing Barman; only the first time")
                 # An environment cannot be moved once it is made, so it is marked when it is whole.
-                _run([sys.executable, "-m", "venv", "--clear", folder])
-                pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-                _run([*pip, "--no-deps", "--require-hashes", "-r", _REQUIREMENTS])
+                _run(sys.executable, "-m", "venv", "--clear", folder)
+                pip = ("pip", "install", "--quiet", "--disable-pip-version-check")
+                _run(folder / "bin" / "python", "-m", *pip, "--no-deps", "--require-hashes", "-r", _REQUIREMENTS)
                 (folder / _COMPLETE).touch()
     except Timeout:
         raise ServerError("another process has been installing Barman for ten minutes; try again") from None
     return folder / "bin"
 
 
-def _run(command: list[str | Path]) -> None:
+def _run(*command: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         end = "\n".join(f"    {line}" for line in (done.stderr or done.stdout).strip().splitlines()[-5:])

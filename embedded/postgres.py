@@ -136,6 +136,10 @@ class EmbeddedPostgres:
         """Gives the superuser a password that it had before, in the running server and in the private folder."""
         with self.connect() as connection:
             set_password(connection, ADMIN_USER, password)
+        self.remember_password(password)
+
+    def remember_password(self, password: str) -> None:
+        """Keeps the superuser's password, which somebody has changed, in the private folder."""
         self.home.write_private(PASSWORD_FILE, password + "\n")
 
     def _check_version(self) -> None:

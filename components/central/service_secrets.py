@@ -63,10 +63,10 @@ class _Provider(ResourceProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         client = connect(props["address"])
-        source, version = _read(client, props["mount"], props["source"])
+        source, _ = _read(client, props["mount"], props["source"])
         present, _ = _read(client, props["mount"], props["path"])
-        wanted = {key: source.get(key) for key in props["keys"]}
-        return ReadResult(id_=id_, outs={**_described(props), "source_version": version, "current": present == wanted})
+        current = present == {key: source.get(key) for key in props["keys"]}
+        return ReadResult(id_=id_, outs={**_described(props), "current": current})
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """Removes the copy; the values are where they came from."""
@@ -77,7 +77,7 @@ class _Provider(ResourceProvider):
     @staticmethod
     def _copy(props: dict[str, Any]) -> dict[str, Any]:
         client = connect(props["address"])
-        source, version = _read(client, props["mount"], props["source"])
+        source, _ = _read(client, props["mount"], props["source"])
         missing = [key for key in props["keys"] if not source.get(key)]
         if missing:
             raise SecretsMissingError(props["mount"], props["source"], dict.fromkeys(missing, props["path"]))
@@ -87,11 +87,11 @@ class _Provider(ResourceProvider):
             client.secrets.kv.v2.create_or_update_secret(
                 path=props["path"], mount_point=props["mount"], secret=wanted, cas=present_version
             )
-        return {**_described(props), "source_version": version, "current": True}
+        return {**_described(props), "current": True}
 
 
 def _described(props: dict[str, Any]) -> dict[str, Any]:
-    return {key: props[key] for key in ("address", "mount", "source", "path", "keys")}
+    return {key: props[key] for key in ("address", "mount", "source", "source_version", "path", "keys")}
 
 
 class ServiceSecretCopy(Resource, module="central", name="ServiceSecretCopy"):

@@ -1,0 +1,157 @@
+"""Rotating one of the platform's secrets in ``connectors/supabase``, everywhere that it is kept.
+
+The new value is written to OpenBao, to the copies that services read, and for a login to PostgreSQL. From there
+External Secrets brings it to the cluster within its refresh interval; who reads it only at start is to be started anew,
+which Stakater's Reloader does by itself.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hvac
+import psycopg
+from hvac.exceptions import InvalidPath
+
+from components.central.connector_secrets import (
+    CLUSTER_SECRETS,
+    SUPABASE_SECRETS,
+    SecretKind,
+    generate,
+    new_signing_key,
+    public_keys,
+)
+from components.central.service_logins import SERVICE_LOGINS, set_password
+from components.naming import CONNECTORS_MOUNT
+from components.providers import SUPABASE_SECRET
+from connector.errors import ConnectorError
+
+__all__ = ["Rotated", "RotationError", "rotate"]
+
+_ADMIN_KEY = "POSTGRES_PASSWORD"
+_SIGNING_KEYS = "JWT_KEYS"
+_FROM_SIGNING_KEYS = ("JWT_JWKS", "ANON_KEY", "SERVICE_ROLE_KEY")
+_ENCRYPTS_WHAT_IS_STORED = {
+    "VAULT_ENC_KEY": "the pooler has encrypted its own login with it; what is stored could not be read any more",
+}
+
+
+class RotationError(ConnectorError):
+    """The secret was not rotated; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """What was done, and what comes next."""
+
+    keys: tuple[str, ...]
+    """Those of ``connectors/supabase`` that have a new value."""
+    services: tuple[str, ...]
+    """Who reads one of them."""
+    remark: str = ""
+
+
+Connect = Callable[[str], "psycopg.Connection[Any]"]
+"""Opens a connection to PostgreSQL as its superuser, with the given password."""
+
+
+def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
+    """Gives a key of ``connectors/supabase`` a new value.
+
+    ``JWT_KEYS`` takes three steps, one each time, so that no token is refused on the way: announce the next key, sign
+    with it, forget the one before.
+
+    Raises:
+        RotationError: if the key is not one that this program generates, or what it encrypts would be lost.
+        psycopg.Error, hvac.exceptions.VaultError: if one of the servers refuses; the same command can be run again.
+    """
+    kinds = {**SUPABASE_SECRETS, **CLUSTER_SECRETS}
+    present, version = _read(client, SUPABASE_SECRET)
+    _refuse(key, kinds, present)
+    if key == _SIGNING_KEYS:
+        changed, remark = _next_step(present)
+    else:
+        changed, remark = {key: generate(kinds[key], present)}, ""
+    logins = [login for login, of in SERVICE_LOGINS.items() if of == key]
+    with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else _nothing() as connection:
+        # PostgreSQL commits when OpenBao has the value: a password that nobody knows is the worst that could happen.
+        for login in [connection.info.user] if key == _ADMIN_KEY and connection else logins:
+            set_password(connection, login, changed[key])
+        _write(client, SUPABASE_SECRET, {**present, **changed}, version)
+    services = tuple(sorted(_copy(client, changed)))
+    return Rotated(tuple(changed), services, remark)
+
+
+class _nothing:  # noqa: N801 a context manager, used like one of contextlib's
+    """A connection where none is needed."""
+
+    def __enter__(self) -> Any:
+        return None
+
+    def __exit__(self, *_exception: object) -> None: ...
+
+
+def _refuse(key: str, kinds: Mapping[str, SecretKind], present: Mapping[str, str]) -> None:
+    place = f"{CONNECTORS_MOUNT}/{SUPABASE_SECRET}"
+    if key in _FROM_SIGNING_KEYS:
+        raise RotationError(f"{key} follows from {_SIGNING_KEYS}: rotate that")
+    if key in _ENCRYPTS_WHAT_IS_STORED:
+        raise RotationError(f"{key} is not rotated: {_ENCRYPTS_WHAT_IS_STORED[key]}")
+    if kinds.get(key) is SecretKind.NAME:
+        raise RotationError(f"{key} is a name and no secret")
+    if key not in kinds and key in present:
+        raise RotationError(
+            f"{key} is not generated here: put its new value there, `bao kv patch -mount={CONNECTORS_MOUNT} "
+            f"{SUPABASE_SECRET} {key}=-`, and run `pulumi up --refresh`"
+        )
+    if key not in present:
+        raise RotationError(f"{place} has no {key}; it has: {', '.join(sorted(present)) or 'nothing'}")
+
+
+def _next_step(present: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    keys: list[dict[str, Any]] = json.loads(present[_SIGNING_KEYS])
+    signing = [key for key in keys if "sign" in key["key_ops"]]
+    if len(keys) == 1:
+        keys.append({**new_signing_key(), "key_ops": ["verify"]})
+        remark = "The next key is announced. Sign with it in an hour, by the same command, when all services know it."
+    elif keys[-1]["kid"] != signing[0]["kid"]:
+        keys = [{**key, "key_ops": ["verify"]} for key in keys[:-1]] + [{**keys[-1], "key_ops": ["sign", "verify"]}]
+        remark = (
+            "Auth signs with the next key once it has started anew. Forget the one before, by the same command, when "
+            "its last token has expired (kubernetes.auth.jwtExpiry) and every service has started anew."
+        )
+    else:
+        keys = keys[-1:]
+        remark = "The key before is forgotten: what it signed is refused from now on."
+    changed = {_SIGNING_KEYS: json.dumps(keys)}
+    changed["JWT_JWKS"] = public_keys(changed[_SIGNING_KEYS])
+    for key in ("ANON_KEY", "SERVICE_ROLE_KEY"):
+        changed[key] = generate(CLUSTER_SECRETS[key], changed)
+    return changed, remark
+
+
+def _copy(client: hvac.Client, changed: Mapping[str, str]) -> Iterable[str]:
+    """Brings new values to the services' copies; gives the services that have one."""
+    try:
+        listed = client.secrets.kv.v2.list_secrets(path=SUPABASE_SECRET, mount_point=CONNECTORS_MOUNT)
+    except InvalidPath:
+        return
+    for service in listed["data"]["keys"]:
+        path = f"{SUPABASE_SECRET}/{service}"
+        copy, version = _read(client, path)
+        wanted = {key: changed.get(key, value) for key, value in copy.items()}
+        if wanted != copy:
+            _write(client, path, wanted, version)
+            yield service
+
+
+def _read(client: hvac.Client, path: str) -> tuple[dict[str, str], int]:
+    answer = client.secrets.kv.v2.read_secret_version(
+        path=path, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
+    )
+    return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
+
+
+def _write(client: hvac.Client, path: str, values: dict[str, str], version: int) -> None:
+    client.secrets.kv.v2.create_or_update_secret(path=path, mount_point=CONNECTORS_MOUNT, secret=values, cas=version)
