@@ -51,7 +51,7 @@ def _cidr(text: str) -> str:
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 _Host = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
-_Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/]+)$")]
+_Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?)$")]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Replicas = Annotated[int, Field(ge=1, le=100)]
 _Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -189,6 +189,12 @@ class GatewaySettings(StrictModel):
     operator_sources: list[_Cidr] = Field(default_factory=list)
     """Addresses from which Studio and ``/pg`` may be used; from everywhere, with their password or key, if empty."""
     exposure: ExposureSettings = ExposureSettings()
+
+    @model_validator(mode="after")
+    def _any_origin_or_some(self) -> Self:
+        if "*" in self.cors_origins and len(self.cors_origins) > 1:
+            raise at_field("corsOrigins", "* beside others", "the origins that may read answers, or * alone")
+        return self
 
 
 class SmtpSettings(StrictModel):

@@ -88,7 +88,7 @@ class Backups(ABC):
         """Makes backups now."""
 
     @abstractmethod
-    def list(self) -> BackupList:
+    def available(self) -> BackupList:
         """What there is to restore from."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Backups(ABC):
         Raises:
             BackupError: if there is none.
         """
-        found = self.list()
+        found = self.available()
         if request.backup is None:
             backup = found.before(request.to)
             if backup is None:
@@ -136,7 +136,7 @@ class Backups(ABC):
         Raises:
             BackupError: if there is none.
         """
-        stamps = [dump.stamp for dump in self.list().logical]
+        stamps = [dump.stamp for dump in self.available().logical]
         if not stamps:
             raise BackupError("there is no dump yet: `dataplane backup` makes one")
         wanted = stamps[-1] if request.dump in (None, "latest") else request.dump
@@ -169,8 +169,8 @@ class LocalBackups(Backups):
     def back_up(self) -> None:
         self._backups.back_up()
 
-    def list(self) -> BackupList:
-        return self._backups.list()
+    def available(self) -> BackupList:
+        return self._backups.available()
 
     def plan(self, request: RestoreRequest) -> list[str]:
         data = self._servers.postgres.data

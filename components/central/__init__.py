@@ -170,8 +170,11 @@ class SupabaseCentral(pulumi.ComponentResource):
             username=args.endpoint.admin_user,
             password=password,
             sslmode=args.endpoint.sslmode,
-            # After the issuer: the file would otherwise make that role itself, without a login.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[leases.issuer], retain_on_delete=True),
+            # After the issuer: the file would otherwise make that role itself, without a login. And after the services'
+            # own database, which it closes to leases.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
+            ),
         )
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
@@ -184,8 +187,8 @@ class SupabaseCentral(pulumi.ComponentResource):
             verification_ttl=_ONE_DAY_SECONDS,
             opts=in_openbao,
         )
-        # OpenBao publishes the keys of token roles only. This one, which no policy lets anybody use, makes it publish the
-        # key before there is a tenant.
+        # OpenBao publishes the keys of token roles only. This one, which no policy lets anybody use, makes it publish
+        # the key before there is a tenant.
         announced = vault.identity.OidcRole(
             f"{name}-signing-key-role", name="data_plane", key=key.name, client_id="data_plane", ttl=60, opts=in_openbao
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 import pulumi
 from hvac import Client
-from hvac.exceptions import InvalidPath
+from hvac.exceptions import InvalidPath, InvalidRequest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
@@ -122,6 +122,7 @@ CLUSTER_SECRETS: Mapping[str, SecretKind] = {
 }
 """What ``connectors/supabase`` further holds where this program runs the services. The order is that of dependence."""
 
+_ENGINE_READY_SECONDS = 30
 _PROJECT_REF = "supabase-self-hosted"
 _TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 """What the official key generator gives its tokens; they end when ``JWT_KEYS`` are rotated."""
@@ -191,6 +192,24 @@ _MAKERS: Mapping[SecretKind, Callable[[], str]] = {
 }
 
 
+def _when_ready(
+    read: Callable[[Client, dict[str, Any]], tuple[dict[str, str], int]],
+) -> Callable[[Client, dict[str, Any]], tuple[dict[str, str], int]]:
+    """Reads again while a new KV engine is being made ready: OpenBao answers before it is ("Upgrading from …")."""
+
+    def patiently(client: Client, props: dict[str, Any]) -> tuple[dict[str, str], int]:
+        for _ in range(_ENGINE_READY_SECONDS):
+            try:
+                return read(client, props)
+            except InvalidRequest as error:
+                if "Upgrading" not in str(error):
+                    raise
+                time.sleep(1)
+        return read(client, props)
+
+    return patiently
+
+
 class _Provider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._ensure(props))
@@ -213,6 +232,7 @@ class _Provider(ResourceProvider):
         """Nothing: the secrets outlive the stack."""
 
     @staticmethod
+    @_when_ready
     def _present(client: Client, props: dict[str, Any]) -> tuple[dict[str, str], int]:
         try:
             answer = client.secrets.kv.v2.read_secret_version(

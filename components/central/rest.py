@@ -15,7 +15,7 @@ from components.central.workload import Metrics, Probes, ServiceArgs, Workload, 
 __all__ = ["BASE_SCHEMAS", "EXTRA_SEARCH_PATH", "Rest"]
 
 _USER = 1000
-BASE_SCHEMAS = ("public", "storage", "graphql_public")
+BASE_SCHEMAS = ("public", "storage", "graphql_public", "data_plane_api")
 """Served whether or not there are tenants, and at a cold start before the pre-config function is heard."""
 EXTRA_SEARCH_PATH = ("public", "extensions")
 

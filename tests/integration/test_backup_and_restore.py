@@ -241,7 +241,7 @@ def test_a_destroyed_database_comes_back_as_it_was_at_a_moment(backed: Backed) -
     write_as(fresh, "insert into notes (body) values ('life goes on')")
     # … and from here on backups are made again, on the new timeline.
     backed.backups.back_up()
-    physical = backed.backups.list().physical
+    physical = backed.backups.available().physical
     assert [backup.timeline - physical[0].timeline for backup in physical] == [0, 1]
     write_as(fresh, "insert into notes (body) values ('the last thing')")
     after = snapshot(plane)
@@ -332,7 +332,7 @@ def test_a_dump_comes_back_into_an_empty_server(backed: Backed) -> None:
 def test_a_dump_holds_no_password(backed: Backed) -> None:
     backed.plane.lease("alpha", AccessLevel.OWNER)
     backed.backups.back_up()
-    (dump,) = backed.backups.list().logical
+    (dump,) = backed.backups.available().logical
     key = f"{backed.settings.prefix}/central/dumps/{dump.stamp}/globals.sql"
     text = client(str(backed.settings.endpoint)).get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
     assert "CREATE ROLE proj_alpha_owner" in text
@@ -369,7 +369,7 @@ def test_one_project_comes_back_beside_the_present_one(backed: Backed) -> None:
     assert {key: value for key, value in now.items() if key != "rows"} == {
         k: v for k, v in before.items() if k != "rows"
     }
-    with pytest.raises(BackupError, match="has no proj_gone"):
+    with pytest.raises(BackupError, match="there is no role proj_gone_owner"):
         backed.backups.restore(RestoreRequest(project="gone"))
 
 
@@ -384,13 +384,13 @@ def test_old_backups_are_removed_and_the_newest_stay(backed: Backed) -> None:
     for _ in range(3):
         backed.backups.back_up()
         time.sleep(1.1)  # a dump is named by its second
-    found = backed.backups.list()
+    found = backed.backups.available()
     assert (len(found.physical), len(found.logical)) == (3, 3)
     for number, days in ((0, 30), (1, 20)):
         age(settings, found.physical[number].backup_id, days)
         rename_dump(settings, found.logical[number].stamp, days)
     backed.backups.back_up()
-    left = backed.backups.list()
+    left = backed.backups.available()
     # The second of the old ones stays: without it the days between it and the third could not be restored.
     assert [backup.backup_id for backup in left.physical][:2] == [item.backup_id for item in found.physical[1:]]
     assert left.logical[0].stamp == found.logical[2].stamp
@@ -429,18 +429,18 @@ def segments(settings: BackupSettings) -> list[str]:
 
 def test_a_dump_that_broke_off_is_no_dump(backed: Backed) -> None:
     backed.backups.back_up()
-    (dump,) = backed.backups.list().logical
+    (dump,) = backed.backups.available().logical
     s3 = client(str(backed.settings.endpoint))
     root = f"{backed.settings.prefix}/central/dumps"
     s3.delete_object(Bucket=BUCKET, Key=f"{root}/{dump.stamp}/manifest.json")
-    assert backed.backups.list().logical == []
+    assert backed.backups.available().logical == []
     with pytest.raises(BackupError, match="there is no dump yet"):
         backed.backups.plan(RestoreRequest(dump="latest"))
 
 
 def test_a_damaged_dump_is_noticed(backed: Backed) -> None:
     backed.backups.back_up()
-    (dump,) = backed.backups.list().logical
+    (dump,) = backed.backups.available().logical
     s3 = client(str(backed.settings.endpoint))
     key = f"{backed.settings.prefix}/central/dumps/{dump.stamp}/postgres.dump"
     body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -466,7 +466,7 @@ def test_without_the_object_store_nothing_is_lost_and_it_is_said(backed: Backed,
     status = plane.workplace.servers.postgres.data / "pg_wal" / "archive_status"
     assert (status / f"{waiting}.ready").exists(), "PostgreSQL believes that the segment is safe"
     before = snapshot(plane)
-    backed.backups.list()  # writes the right place again
+    backed.backups.available()  # writes the right place again
     assert wait_until((status / f"{waiting}.done").exists, 90), f"{place} is back and nothing is shipped"
     backed.backups.restore(RestoreRequest())
     assert snapshot(plane) == before
@@ -488,7 +488,7 @@ def test_missing_keys_are_named_with_the_command(backed: Backed) -> None:
     workplace = backed.plane.workplace
     put_keys(workplace, dict.fromkeys(KEYS, ""))
     with pytest.raises(ConnectorError) as caught:
-        backed.backups.list()
+        backed.backups.available()
     for key in S3_KEYS.values():
         assert f"bao kv patch -mount=connectors supabase {key}=-" in str(caught.value)
 

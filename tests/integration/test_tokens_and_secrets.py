@@ -12,7 +12,7 @@ from joserfc import jwt
 from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import KeySet
 
-from components.central.connector_secrets import SUPABASE_SECRETS, SecretKind, generate
+from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, SecretKind, generate
 from components.naming import API_LEVELS, AccessLevel
 from connector.errors import LeaseError
 from connector.leases import LeaseClient, LeaseFormat
@@ -85,7 +85,7 @@ def stored(plane: Plane) -> dict[str, str]:
 
 def test_every_secret_is_there_in_the_form_its_service_wants(plane: Plane) -> None:
     secrets = stored(plane)
-    assert set(secrets) == set(SUPABASE_SECRETS)
+    assert set(secrets) == {*SUPABASE_SECRETS, *CLUSTER_SECRETS}
     assert len(set(secrets.values())) == len(secrets)
     assert len(secrets["JWT_SECRET"]) >= 32
     assert len(secrets["SECRET_KEY_BASE"]) >= 64
@@ -114,13 +114,20 @@ def test_a_lost_key_is_made_again_and_the_others_stay(plane: Plane) -> None:
     assert after["VAULT_ENC_KEY"] != before["VAULT_ENC_KEY"]
 
 
-@pytest.mark.parametrize("kind", list(SecretKind))
+@pytest.mark.parametrize("kind", [kind for kind in SecretKind if kind is not SecretKind.NAME])
 def test_no_two_generated_values_are_alike(kind: SecretKind) -> None:
-    assert len({generate(kind, {}) for _ in range(50)}) == 50
+    values = {generate(kind, {"JWT_KEYS": generate(SecretKind.SIGNING_KEYS, {})}) for _ in range(50)}
+    assert len(values) == 50
+
+
+def confidential(plane: Plane) -> list[str]:
+    public = {key for key, kind in CLUSTER_SECRETS.items() if kind in (SecretKind.NAME, SecretKind.PUBLIC_KEYS)}
+    values = [value for key, value in stored(plane).items() if key not in public]
+    return [*values, plane.workplace.servers.openbao.root_token]
 
 
 def test_no_secret_is_in_the_state_or_in_a_log_in_clear(plane: Plane) -> None:
-    secrets = [*stored(plane).values(), plane.workplace.servers.openbao.root_token]
+    secrets = confidential(plane)
     home = plane.workplace.servers.home.path
     files = [*(home / "state").glob("*.json"), *home.glob("*.log")]
     assert len(files) >= 4
@@ -152,7 +159,7 @@ def test_a_lease_shows_no_secret_unless_it_is_asked_to(plane: Plane) -> None:
 
 
 def test_servers_keep_no_secret_in_their_arguments(plane: Plane) -> None:
-    secrets = [*stored(plane).values(), plane.workplace.servers.openbao.root_token]
+    secrets = confidential(plane)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             text = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")

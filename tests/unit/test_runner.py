@@ -119,13 +119,13 @@ def test_a_type_that_the_runner_does_not_know_fails_by_name(tmp_path: Path) -> N
         ).encode(),
     )
     made = monitor.RegisterResource(provider)
-    database = resource_pb2.RegisterResourceRequest(
-        type="postgresql:index/database:Database", name="mine", custom=True, provider=f"{made.urn}::{made.id}"
+    extension = resource_pb2.RegisterResourceRequest(
+        type="postgresql:index/extension:Extension", name="mine", custom=True, provider=f"{made.urn}::{made.id}"
     )
-    with pytest.raises(NotImplementedError, match="cannot apply a postgresql:index/database:Database"):
-        monitor.RegisterResource(database)
+    with pytest.raises(NotImplementedError, match="cannot apply a postgresql:index/extension:Extension"):
+        monitor.RegisterResource(extension)
     assert [(failure.name, failure.type) for failure in monitor.failures] == [
-        ("mine", "postgresql:index/database:Database")
+        ("mine", "postgresql:index/extension:Extension")
     ]
     monitor.close()
 

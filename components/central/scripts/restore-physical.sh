@@ -59,6 +59,8 @@ prepare_settings() {
     -c shared_preload_libraries= -c session_preload_libraries= -c local_preload_libraries=
     -c logging_collector=off -c log_destination=stderr -c lc_messages=C -c log_statement=none -c log_min_duration_statement=-1
     -c log_min_error_statement=panic -c archive_mode=on -c archive_command=false -c archive_library= -c ssl=off
+    # At least what the server had: less would not start, or lose what was prepared.
+    -c wal_level=logical -c max_prepared_transactions=1000 -c max_replication_slots=100
     -c hot_standby=off -c "shared_buffers=${RESTORE_SHARED_BUFFERS:-128MB}" -c event_source=restore
   )
 }
