@@ -39,13 +39,12 @@ class Service(StrEnum):
     ANALYTICS = "analytics"
     LOGS = "logs"
     BACKUPS = "backups"
-    """Runs the database's image."""
     JWKS = "jwks"
     """Runs the database's image."""
     WAIT = "wait"
 
 
-_BORROWS_IMAGE = {Service.BACKUPS: Service.DATABASE, Service.JWKS: Service.DATABASE}
+_BORROWS_IMAGE = {Service.JWKS: Service.DATABASE}
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity: ``500m`` of a processor, ``2Gi`` of memory."""

@@ -23,8 +23,7 @@ from urllib3.exceptions import MaxRetryError
 from components.backup_settings import BackupSettings
 from components.catalog import Service
 from components.central.backups import ARCHIVER_PLUGIN, RESTORE_JOB, backup_jobs, recovery
-from components.central.cluster import Place, service_name
-from components.central.database import CLOUD_NATIVE_PG_CLUSTER
+from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, Place, service_name
 from components.cluster_settings import ClusterSettings, DatabaseMode
 from components.openbao import OpenBaoUnavailableError, connect
 from components.problems import ConfigurationError, problems_of

@@ -21,8 +21,7 @@ import pulumi_kubernetes as k8s
 
 from components.backup_settings import S3_KEYS, BackupSettings, store_variables
 from components.catalog import Service
-from components.central.cluster import Cluster, service_name
-from components.central.database import CLOUD_NATIVE_PG_CLUSTER
+from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, Cluster, service_name
 from components.central.service_logins import SERVICE_LOGINS
 from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
 from components.central.workload import checksum, container, pod_spec

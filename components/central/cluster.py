@@ -20,7 +20,7 @@ import pulumi_kubernetes as k8s
 from components.catalog import Catalog, Service
 from components.cluster_settings import ClusterSettings, DatabaseMode
 
-__all__ = ["PORTS", "Cluster", "Place", "PodSecurity", "place_of", "service_name"]
+__all__ = ["CLOUD_NATIVE_PG_CLUSTER", "PORTS", "Cluster", "Place", "PodSecurity", "place_of", "service_name"]
 
 PORTS: Mapping[Service, Mapping[str, int]] = {
     Service.DATABASE: {"postgres": 5432},
@@ -38,6 +38,10 @@ PORTS: Mapping[Service, Mapping[str, int]] = {
     Service.LOGS: {"http": 9001},
 }
 """The ports that each service listens on: those of Supabase's compose file, and those for probes and metrics."""
+
+
+CLOUD_NATIVE_PG_CLUSTER = "supabase-postgres"
+"""CloudNativePG's Cluster; its primary is at the Service of that name with ``-rw``."""
 
 
 class PodSecurity(StrEnum):

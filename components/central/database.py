@@ -13,17 +13,16 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from components.catalog import Service
-from components.central.cluster import PORTS, Cluster, service_name
+from components.central.backups import Archiving
+from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, PORTS, Cluster, service_name
 from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
 from components.central.workload import checksum, container, pod_spec
 from components.cluster_settings import DatabaseMode
 
-__all__ = ["ADMIN_USER", "CLOUD_NATIVE_PG_CLUSTER", "Database", "DatabaseArgs"]
+__all__ = ["ADMIN_USER", "Database", "DatabaseArgs"]
 
 ADMIN_USER = "supabase_admin"
 """The superuser of Supabase's image."""
-CLOUD_NATIVE_PG_CLUSTER = "supabase-postgres"
-"""The operator's Cluster; its primary is at the Service of that name with ``-rw``."""
 _PRELOADED = (
     "pg_stat_statements",
     "pgaudit",
@@ -56,15 +55,10 @@ class DatabaseArgs:
 
     cluster: Cluster
     access: SecretAccess
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Settings of postgresql.conf beside the stack's own, e.g. for archiving."""
-    env: Sequence[Mapping[str, Any]] = ()
-    """Variables of the server's container, e.g. for archiving."""
-    secret_keys: tuple[str, ...] = ()
-    """Further keys of ``connectors/supabase`` that those variables are made of."""
-    secret_env: Mapping[str, str] = field(default_factory=dict)
-    plugins: Sequence[Mapping[str, Any]] = ()
-    """Of a CloudNativePG Cluster, e.g. for archiving."""
+    archiving: Archiving = field(default_factory=Archiving)
+    """What ships the write-ahead log."""
+    after: Sequence[pulumi.Resource] = ()
+    """What has to be there before the server starts."""
 
 
 class Database(pulumi.ComponentResource):
@@ -96,14 +90,13 @@ class Database(pulumi.ComponentResource):
         secret_env = {
             "POSTGRES_PASSWORD": secret_field("POSTGRES_PASSWORD"),
             "PGPASSWORD": secret_field("POSTGRES_PASSWORD"),
-            **args.secret_env,
         }
         secret = ServiceSecret(
             self._name,
             service,
             cluster,
             args.access,
-            ServiceSecretArgs(("POSTGRES_PASSWORD", *args.secret_keys), secret_env, labels),
+            ServiceSecretArgs(("POSTGRES_PASSWORD",), secret_env, labels),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
         )
         headless = k8s.core.v1.Service(
@@ -134,7 +127,10 @@ class Database(pulumi.ComponentResource):
                 "template": {
                     "metadata": {
                         "labels": labels,
-                        "annotations": {"supabase-data-plane/parameters": checksum(self._parameters())},
+                        "annotations": {
+                            "supabase-data-plane/parameters": checksum(self._parameters()),
+                            **args.archiving.annotations,
+                        },
                     },
                     "spec": pod,
                 },
@@ -154,7 +150,7 @@ class Database(pulumi.ComponentResource):
                 pulumi.ResourceOptions(
                     protect=True,
                     retain_on_delete=True,
-                    depends_on=[secret, headless],
+                    depends_on=[secret, headless, *args.after],
                     # Kubernetes lets nobody change it; a volume grows by its claim (docs/cluster.md).
                     ignore_changes=["spec.volumeClaimTemplates"],
                 ),
@@ -188,6 +184,7 @@ class Database(pulumi.ComponentResource):
             {"name": "scratch", "mount_path": "/tmp"},  # noqa: S108 a folder of the container
             {"name": "memory", "mount_path": "/dev/shm"},  # noqa: S108 POSIX shared memory, for parallel queries
             *([{"name": "tls", "mount_path": _TLS, "read_only": True}] if tls else []),
+            *(dict(mount) for mount in args.archiving.mounts),
         ]
         volumes: list[dict[str, Any]] = [
             {"name": "run", "empty_dir": {"medium": "Memory", "size_limit": "16Mi"}},
@@ -195,6 +192,7 @@ class Database(pulumi.ComponentResource):
             {"name": "memory", "empty_dir": {"medium": "Memory", "size_limit": "1Gi"}},
             # Readable for the server's user alone is not to be had with a Secret; PostgreSQL takes root's with 0640.
             *([{"name": "tls", "secret": {"secret_name": tls, "default_mode": 0o640}}] if tls else []),
+            *(dict(volume) for volume in args.archiving.volumes),
         ]
         # The entrypoint starts as root, gives the volume to `postgres` and becomes it: five capabilities, which the
         # baseline standard allows and the restricted one does not.
@@ -223,7 +221,8 @@ class Database(pulumi.ComponentResource):
                         "security_context": as_root,
                     },
                     [{"name": "data", "mount_path": "/volume"}],
-                )
+                ),
+                *args.archiving.companions,
             ],
             containers=[
                 container(
@@ -239,7 +238,6 @@ class Database(pulumi.ComponentResource):
                             {"name": "POSTGRES_DB", "value": cluster.database_name},
                             {"name": "PGDATABASE", "value": cluster.database_name},
                             {"name": "POSTGRES_HOST", "value": "/var/run/postgresql"},
-                            *args.env,
                             *(
                                 {
                                     "name": key,
@@ -278,7 +276,7 @@ class Database(pulumi.ComponentResource):
             "wal_level": "logical",
             "password_encryption": "scram-sha-256",
             **tls,
-            **self._args.parameters,
+            **self._args.archiving.parameters,
             **settings.parameters,
         }
 
@@ -301,8 +299,8 @@ class Database(pulumi.ComponentResource):
             cluster,
             args.access,
             ServiceSecretArgs(
-                ("POSTGRES_PASSWORD", *args.secret_keys),
-                {"username": ADMIN_USER, "password": secret_field("POSTGRES_PASSWORD"), **args.secret_env},
+                ("POSTGRES_PASSWORD",),
+                {"username": ADMIN_USER, "password": secret_field("POSTGRES_PASSWORD")},
                 {**labels, "cnpg.io/reload": "true"},
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
@@ -340,7 +338,7 @@ class Database(pulumi.ComponentResource):
                 # With three or more instances nothing that was committed is on one node alone.
                 **({"synchronous": {"method": "any", "number": 1}} if settings.instances > 2 else {}),
             },
-            **({"plugins": [*args.plugins]} if args.plugins else {}),
+            **({"plugins": [*args.archiving.plugins]} if args.archiving.plugins else {}),
         }
         k8s.apiextensions.CustomResource(
             self._name,
@@ -357,6 +355,7 @@ class Database(pulumi.ComponentResource):
             },
             spec=spec,
             opts=pulumi.ResourceOptions.merge(
-                on_cluster, pulumi.ResourceOptions(protect=True, retain_on_delete=True, depends_on=[secret])
+                on_cluster,
+                pulumi.ResourceOptions(protect=True, retain_on_delete=True, depends_on=[secret, *args.after]),
             ),
         )

@@ -10,10 +10,11 @@ import pulumi_vault as vault
 from components.catalog import Catalog, Service
 from components.central.analytics import Analytics
 from components.central.auth import Auth
-from components.central.cluster import PORTS, Cluster, service_name
+from components.central.backups import Backups, BackupsArgs, archiving, required_backup_secrets
+from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, PORTS, Cluster, service_name
 from components.central.cluster_login import ClusterLogin
 from components.central.connector_secrets import ConnectorSecrets
-from components.central.database import CLOUD_NATIVE_PG_CLUSTER, Database, DatabaseArgs
+from components.central.database import Database, DatabaseArgs
 from components.central.functions import Functions
 from components.central.gateway import Gateway, public_host
 from components.central.imgproxy import Imgproxy
@@ -60,7 +61,7 @@ def required_secrets(settings: ClusterSettings) -> dict[str, str]:
     required |= dict.fromkeys(settings.auth.secrets, "kubernetes.auth.secrets")
     if settings.storage.backend is StorageBackend.S3:
         required |= dict.fromkeys(S3_KEYS, "kubernetes.storage.backend: s3")
-    return required
+    return required | required_backup_secrets(settings.backups)
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,16 @@ class Foundation(pulumi.ComponentResource):
             secrets=args.secrets,
         )
         Traffic(name, self.cluster, opts=child)
-        self.database = Database(f"{name}-database", DatabaseArgs(self.cluster, self.access), opts=child)
+        shipping: list[pulumi.Resource] = []
+        if settings.backups is not None:
+            backups = BackupsArgs(self.cluster, self.access, settings.backups)
+            shipping.append(Backups(f"{name}-backups", backups, opts=child))
+        self.database = Database(
+            f"{name}-database",
+            # Its companions run scripts of the backups' and sign in with their secret.
+            DatabaseArgs(self.cluster, self.access, archiving(self.cluster), after=shipping),
+            opts=child,
+        )
         self.register_outputs({})
 
 

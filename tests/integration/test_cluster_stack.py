@@ -36,6 +36,12 @@ FULL: dict[str, Any] = {
     "analytics": {"enabled": True},
     "logs": {"enabled": True},
     "serviceMonitors": True,
+    "backups": {
+        "bucket": "backups",
+        "prefix": "central",
+        "endpoint": "https://s3.example.org:9000",
+        "forcePathStyle": True,
+    },
     "gateway": {
         "exposure": {
             "type": "ingress",
@@ -51,6 +57,8 @@ GIVEN = {
     "GOTRUE_EXTERNAL_GITHUB_SECRET": "github-secret-of-the-test",
     "STORAGE_S3_ACCESS_KEY_ID": "object-store-key-of-the-test",
     "STORAGE_S3_SECRET_ACCESS_KEY": "object-store-secret-of-the-test",
+    "BACKUP_S3_ACCESS_KEY_ID": "backup-store-key-of-the-test",
+    "BACKUP_S3_SECRET_ACCESS_KEY": "backup-store-secret-of-the-test",
 }
 
 
@@ -135,6 +143,7 @@ def test_a_missing_secret_is_named_with_what_needs_it_and_what_to_do(stack: Stac
         ("GOTRUE_SMTP_PASS", "kubernetes.auth.smtp"),
         ("GOTRUE_EXTERNAL_GITHUB_SECRET", "kubernetes.auth.secrets"),
         ("STORAGE_S3_ACCESS_KEY_ID", "kubernetes.storage.backend: s3"),
+        ("BACKUP_S3_SECRET_ACCESS_KEY", "kubernetes.backups"),
     ):
         assert f"{key}, needed by {needed_by}" in stack.refusal
         assert f"bao kv patch -mount=connectors supabase {key}=-" in stack.refusal
@@ -231,11 +240,12 @@ def read(client: hvac.Client, path: str) -> dict[str, str]:
 
 
 def place(service: Service) -> str:
-    places = {Service.DATABASE: f"{NAMESPACE}-data", Service.LOGS: f"{NAMESPACE}-logs"}
+    data = f"{NAMESPACE}-data"
+    places = {Service.DATABASE: data, Service.BACKUPS: data, Service.LOGS: f"{NAMESPACE}-logs"}
     return places.get(service, NAMESPACE)
 
 
-READERS = [service for service in Service if service not in (Service.IMGPROXY, Service.WAIT, Service.BACKUPS)]
+READERS = [service for service in Service if service not in (Service.IMGPROXY, Service.WAIT)]
 
 
 @pytest.mark.parametrize("service", READERS)
@@ -277,6 +287,7 @@ def test_only_the_services_that_need_it_know_the_superusers_password(stack: Stac
     client = stack.workplace.servers.openbao.client()
     who = {service for service in READERS if "POSTGRES_PASSWORD" in read(client, f"supabase/{service}")}
     assert who == {
+        Service.BACKUPS,
         Service.DATABASE,
         Service.REALTIME,
         Service.META,
