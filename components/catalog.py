@@ -180,7 +180,7 @@ def _load(root: Path, file: str, model: type[_Model], problems: list[Problem]) -
 
 
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    models = {0: model, 2: Image if model is _Images else Resources, 3: ResourceAmounts}
+    models: dict[int, type[BaseModel]] = {0: model, 2: Image if model is _Images else Resources, 3: ResourceAmounts}
     return [*models[len(path)].model_fields]
 
 

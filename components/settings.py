@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 import pulumi
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
-from components.cluster_settings import ClusterSettings
+from components.cluster_settings import ClusterSettings, DatabaseMode
 from components.durations import Duration
 from components.problems import ConfigurationError, Problem, at_field, problems_of
 from components.strict import StrictModel
@@ -81,11 +81,16 @@ class CentralSettings(_Common):
     kubernetes: ClusterSettings | None = None
 
     @model_validator(mode="after")
-    def _public_over_tls(self) -> Self:
+    def _possible(self) -> Self:
         if self.kubernetes is None:
             return self
         if self.kubernetes.gateway.exposure.type != "none" and not self.api_url.startswith("https://"):
             raise at_field("apiUrl", repr(self.api_url), "https://…, because kubernetes.gateway.exposure has TLS")
+        workload = self.kubernetes.database
+        plain = workload.mode is DatabaseMode.STATEFUL_SET and workload.tls_secret is None
+        if plain and self.kubernetes.render_to is None and self.database.sslmode != "disable":
+            expected = "disable, or kubernetes.database.tlsSecret with the server's certificate"
+            raise at_field("database.sslmode", repr(self.database.sslmode), expected)
         return self
 
 

@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import hvac
 import hvac.exceptions
 import psycopg
 import pulumi
@@ -19,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from components.naming import CONNECTORS_MOUNT, AccessLevel, TenantNames
-from components.openbao import explain
+from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
 from components.providers import SUPABASE_SECRET
 from connector.backup_commands import add_backup_commands
@@ -210,17 +212,29 @@ def rotate(
 ) -> None:
     """Give a secret of the platform a new value, in OpenBao, in its copies and in PostgreSQL.
 
-    For a deployed environment PostgreSQL is where PGHOST, PGPORT, PGDATABASE, PGUSER and PGSSLMODE say.
+    For a deployed environment OpenBao is where VAULT_ADDR says, and PostgreSQL where PGHOST, PGPORT, PGDATABASE, PGUSER
+    and PGSSLMODE say.
     """
     with _messages():
         local = Servers() if environment == ENVIRONMENT else None
-        done = rotate_secret(_data_plane(environment).operator(), key, _superuser(local))
+        done = rotate_secret(_openbao(local), key, _superuser(local))
         if local is not None:
             local.postgres.remember_password(_said_by_openbao(local))
         _answer.print(f"New: {', '.join(done.keys)}")
         _answer.print(f"Read by: {', '.join(done.services) or 'no service yet'}")
         if done.remark:
             _answer.print(done.remark)
+
+
+def _openbao(local: Servers | None) -> hvac.Client:
+    if local is not None:
+        return local.openbao.client()
+    if not os.environ.get("VAULT_ADDR"):
+        raise ConnectorError("say where OpenBao is: set VAULT_ADDR")
+    try:
+        return connect(os.environ["VAULT_ADDR"])
+    except OpenBaoUnavailableError as error:
+        raise ConnectorError(str(error)) from None
 
 
 def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any]]":

@@ -76,11 +76,17 @@ def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
     logins = [login for login, of in SERVICE_LOGINS.items() if of == key]
     with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else _nothing() as connection:
         # PostgreSQL commits when OpenBao has the value: a password that nobody knows is the worst that could happen.
-        for login in [connection.info.user] if key == _ADMIN_KEY and connection else logins:
+        for login in _superusers(connection) if key == _ADMIN_KEY else logins:
             set_password(connection, login, changed[key])
         _write(client, SUPABASE_SECRET, {**present, **changed}, version)
     services = tuple(sorted(_copy(client, changed)))
     return Rotated(tuple(changed), services, remark)
+
+
+def _superusers(connection: "psycopg.Connection[Any]") -> list[str]:
+    """The administrator, and Supabase's other login that was given its password at the first start."""
+    rows = connection.execute("select rolname from pg_roles where rolname = 'postgres' and rolcanlogin").fetchall()
+    return sorted({connection.info.user, *(row[0] for row in rows)})
 
 
 class _nothing:  # noqa: N801 a context manager, used like one of contextlib's

@@ -160,25 +160,28 @@ class EmbeddedBackups:
             self._run("logical-backup.sh", BACKUP_RETAIN_DAYS=str(logical.retain_days))
 
     def archive(self) -> None:
-        """Lets PostgreSQL ship its write-ahead log from now on; restarts it if it did not do so before."""
+        """Lets PostgreSQL ship its write-ahead log from now on, or no longer, as the settings say.
+
+        Restarts it if it did otherwise before.
+        """
         self._servers.start()
-        if self._settings.physical is None:
-            return
         file = self._prepare()
-        self._run("check-owner.sh")
-        command = f"BACKUP_ENV_FILE={shlex.quote(str(file))} {shlex.quote(str(SCRIPTS / 'archive-wal.sh'))}"
-        wanted = {
-            "archive_mode": "on",
-            "archive_command": command.replace("%", "%%") + ' "%p"',
-            "archive_timeout": f"{self._settings.physical.archive_timeout}s",
-        }
+        wanted = {"archive_mode": "off"}
+        if self._settings.physical is not None:
+            self._run("check-owner.sh")
+            command = f"BACKUP_ENV_FILE={shlex.quote(str(file))} {shlex.quote(str(SCRIPTS / 'archive-wal.sh'))}"
+            wanted = {
+                "archive_mode": "on",
+                "archive_command": command.replace("%", "%%") + ' "%p"',
+                "archive_timeout": f"{self._settings.physical.archive_timeout}s",
+            }
         with self._postgres.connect() as connection:
             connection.autocommit = True
             for name, value in wanted.items():
                 statement = sql.SQL("alter system set {} = {}").format(sql.Identifier(name), sql.Literal(value))
                 connection.execute(statement)
             connection.execute("select pg_reload_conf()")
-            restart = connection.execute("show archive_mode").fetchone() != ("on",)
+            restart = connection.execute("show archive_mode").fetchone() != (wanted["archive_mode"],)
         if restart:
             with self._home.lock("servers"):
                 self._postgres.stop()

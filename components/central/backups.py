@@ -182,8 +182,9 @@ class Backups(pulumi.ComponentResource):
                     **{key: secret_field(key) for key in sorted(passwords)},
                 },
                 self._labels,
+                account,
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         scripts = k8s.core.v1.ConfigMap(
             name, metadata=self._metadata(_CONFIG_MAP), data=_scripts(args.settings), opts=self._on_cluster

@@ -56,7 +56,11 @@ class ClusterLogin(pulumi.ComponentResource):
         if outside:
             k8s.rbac.v1.ClusterRoleBinding(
                 name,
-                metadata={"name": "supabase-openbao-login", "labels": {"app.kubernetes.io/part-of": "supabase"}},
+                # Of the whole cluster, which may hold several stacks.
+                metadata={
+                    "name": f"{settings.namespace}-openbao-login",
+                    "labels": {"app.kubernetes.io/part-of": "supabase"},
+                },
                 role_ref={
                     "api_group": "rbac.authorization.k8s.io",
                     "kind": "ClusterRole",

@@ -212,16 +212,18 @@ def _when_ready(
 
 class _Provider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._ensure(props))
+        return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._ensure(props, {}))
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(outs=self._ensure(news))
+    def update(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(outs=self._ensure(news, olds.get("adopted") or {}))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         moved = [key for key in ("mount", "path") if olds.get(key) != news.get(key)]
         missing = {*news["kinds"], *(news.get("required") or {})} - set(olds.get("keys") or [])
         return DiffResult(
-            changes=bool(moved or missing or olds.get("address") != news.get("address")), replaces=moved, stables=[]
+            changes=bool(moved or missing or any(olds.get(key) != news.get(key) for key in ("address", "adopted"))),
+            replaces=moved,
+            stables=[],
         )
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
@@ -242,10 +244,12 @@ class _Provider(ResourceProvider):
             return {}, 0
         return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
 
-    def _ensure(self, props: dict[str, Any]) -> dict[str, Any]:
+    def _ensure(self, props: dict[str, Any], adopted_before: dict[str, str]) -> dict[str, Any]:
         client = connect(props["address"])
         present, version = self._present(client, props)
-        adopted: dict[str, str] = props.get("adopted") or {}
+        # Once: what was rotated since then is not put back.
+        given: dict[str, str] = props.get("adopted") or {}
+        adopted = {key: value for key, value in given.items() if value != adopted_before.get(key)}
         wanted: dict[str, str] = {}
         # Kinds are declared in the order in which one follows from another.
         order = list(SecretKind)
@@ -267,7 +271,7 @@ class _Provider(ResourceProvider):
 
 
 def _described(props: dict[str, Any]) -> dict[str, Any]:
-    return {key: props[key] for key in ("address", "mount", "path")}
+    return {**{key: props[key] for key in ("address", "mount", "path")}, "adopted": props.get("adopted") or {}}
 
 
 class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
@@ -316,4 +320,5 @@ class ConnectorSecrets(Resource, module="central", name="ConnectorSecrets"):
             "keys": None,
             "version": None,
         }
-        super().__init__(_Provider(), name, props, opts)
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["adopted"])
+        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))

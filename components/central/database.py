@@ -46,7 +46,10 @@ _READY_SECONDS = 600
 
 # An empty volume hides what the image has in this folder (an included configuration, the root key of pgsodium once it
 # is made), where Docker would have copied it. The key is not in the image, so an upgrade never overwrites it.
-_KEEP_CUSTOM = f"cp -R {_CUSTOM}/. /volume/custom/ && chown -R postgres:postgres /volume/custom"
+_KEEP_CUSTOM = (
+    f"mkdir -p /volume/custom && cp -R {_CUSTOM}/. /volume/custom/ && chown -R postgres:postgres /volume/custom"
+)
+_OWN_TLS = f"install -o postgres -g postgres -m 0600 /tls-secret/tls.crt /tls-secret/tls.key {_TLS}/"
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ class Database(pulumi.ComponentResource):
             service,
             cluster,
             args.access,
-            ServiceSecretArgs(("POSTGRES_PASSWORD",), secret_env, labels),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+            ServiceSecretArgs(("POSTGRES_PASSWORD",), secret_env, labels, account),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         headless = k8s.core.v1.Service(
             f"{self._name}-pods",
@@ -190,8 +193,15 @@ class Database(pulumi.ComponentResource):
             {"name": "run", "empty_dir": {"medium": "Memory", "size_limit": "16Mi"}},
             {"name": "scratch", "empty_dir": {"size_limit": "1Gi"}},
             {"name": "memory", "empty_dir": {"medium": "Memory", "size_limit": "1Gi"}},
-            # Readable for the server's user alone is not to be had with a Secret; PostgreSQL takes root's with 0640.
-            *([{"name": "tls", "secret": {"secret_name": tls, "default_mode": 0o640}}] if tls else []),
+            # PostgreSQL wants a key that is its own and nobody else's, as a Secret's files cannot be: it gets a copy.
+            *(
+                [
+                    {"name": "tls", "empty_dir": {"medium": "Memory", "size_limit": "1Mi"}},
+                    {"name": "tls-secret", "secret": {"secret_name": tls, "default_mode": 0o400}},
+                ]
+                if tls
+                else []
+            ),
             *(dict(volume) for volume in args.archiving.volumes),
         ]
         # The entrypoint starts as root, gives the volume to `postgres` and becomes it: five capabilities, which the
@@ -201,6 +211,11 @@ class Database(pulumi.ComponentResource):
             "capabilities": {"drop": ["ALL"], "add": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]},
         }
         check = {"exec_": {"command": ["pg_isready", "--username", "postgres", "--host", "localhost"]}}
+        own_mounts: list[dict[str, Any]] = [
+            {"name": "data", "mount_path": "/volume"},
+            *([{"name": "tls", "mount_path": _TLS}] if tls else []),
+            *([{"name": "tls-secret", "mount_path": "/tls-secret", "read_only": True}] if tls else []),
+        ]
         arguments = ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
         for key, value in sorted(self._parameters().items()):
             arguments += ["-c", f"{key}={value}"]
@@ -217,10 +232,10 @@ class Database(pulumi.ComponentResource):
                     service,
                     "keep-configuration",
                     {
-                        "command": ["/bin/bash", "-euc", f"mkdir -p /volume/custom && {_KEEP_CUSTOM}"],
+                        "command": ["/bin/bash", "-euc", f"{_KEEP_CUSTOM}\n{_OWN_TLS if tls else ''}"],
                         "security_context": as_root,
                     },
-                    [{"name": "data", "mount_path": "/volume"}],
+                    own_mounts,
                 ),
                 *args.archiving.companions,
             ],
@@ -302,8 +317,9 @@ class Database(pulumi.ComponentResource):
                 ("POSTGRES_PASSWORD",),
                 {"username": ADMIN_USER, "password": secret_field("POSTGRES_PASSWORD")},
                 {**labels, "cnpg.io/reload": "true"},
+                account,
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         amounts = cluster.catalog.resources(service)
         storage_class = {"storageClass": settings.storage_class} if settings.storage_class else {}

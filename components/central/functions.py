@@ -8,6 +8,7 @@ import pulumi
 
 from components.catalog import Service
 from components.central.cluster import PORTS
+from components.central.jwks import JWKS_ENTRY, JWKS_SECRET
 from components.central.service_secrets import secret_field
 from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
 
@@ -56,6 +57,8 @@ class Functions(pulumi.ComponentResource):
                     "SUPABASE_PUBLISHABLE_KEYS": f'{{"default":"{secret_field("SUPABASE_PUBLISHABLE_KEY")}"}}',
                     "SUPABASE_SECRET_KEYS": f'{{"default":"{secret_field("SUPABASE_SECRET_KEY")}"}}',
                 },
+                shared_env={"SUPABASE_JWKS": (JWKS_SECRET, JWKS_ENTRY)},
+                starts_anew_with=(JWKS_SECRET,),
                 volumes=(("code", code, _CODE),),
                 waits_for_database=False,
             ),

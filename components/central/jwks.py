@@ -74,8 +74,10 @@ class KeyFollower(pulumi.ComponentResource):
             service,
             cluster,
             args.access,
-            ServiceSecretArgs(("KEYS_PASSWORD", "JWT_JWKS"), {"PGPASSWORD": secret_field("KEYS_PASSWORD")}, labels),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+            ServiceSecretArgs(
+                ("KEYS_PASSWORD", "JWT_JWKS"), {"PGPASSWORD": secret_field("KEYS_PASSWORD")}, labels, account
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         ca = cluster.settings.openbao.ca_config_map
         store = k8s.apiextensions.CustomResource(

@@ -165,13 +165,15 @@ class Logs(pulumi.ComponentResource):
         on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
         labels = cluster.labels(service)
         metadata = {"name": service_name(service), "namespace": cluster.namespace(service), "labels": labels}
+        # Of the whole cluster, which may hold several stacks.
+        cluster_wide = {"name": cluster.namespace_name(service), "labels": labels}
         # Vector asks the cluster's API which Pod a file belongs to.
         account = k8s.core.v1.ServiceAccount(
             name, metadata=metadata, automount_service_account_token=False, opts=on_cluster
         )
         role = k8s.rbac.v1.ClusterRole(
             name,
-            metadata={"name": service_name(service), "labels": labels},
+            metadata=cluster_wide,
             rules=[
                 {"api_groups": [""], "resources": ["namespaces", "nodes", "pods"], "verbs": ["get", "list", "watch"]}
             ],
@@ -179,8 +181,8 @@ class Logs(pulumi.ComponentResource):
         )
         k8s.rbac.v1.ClusterRoleBinding(
             name,
-            metadata={"name": service_name(service), "labels": labels},
-            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": service_name(service)},
+            metadata=cluster_wide,
+            role_ref={"api_group": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": cluster_wide["name"]},
             subjects=[
                 {
                     "kind": "ServiceAccount",
@@ -195,14 +197,14 @@ class Logs(pulumi.ComponentResource):
             service,
             cluster,
             args.access,
-            ServiceSecretArgs((_TOKEN,), {_TOKEN: secret_field(_TOKEN)}, labels),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+            ServiceSecretArgs((_TOKEN,), {_TOKEN: secret_field(_TOKEN)}, labels, account),
+            opts=pulumi.ResourceOptions(parent=self),
         )
         text = vector_config(cluster)
         config = k8s.core.v1.ConfigMap(name, metadata=metadata, data={"vector.yaml": text}, opts=on_cluster)
         k8s.apps.v1.DaemonSet(
             name,
-            metadata={**metadata, "annotations": {"reloader.stakater.com/auto": "true"}},
+            metadata={**metadata, "annotations": {"secret.reloader.stakater.com/reload": service_name(service)}},
             spec={
                 "selector": {"match_labels": cluster.selector(service)},
                 "update_strategy": {"type": "RollingUpdate", "rolling_update": {"max_unavailable": "10%"}},

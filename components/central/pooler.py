@@ -21,7 +21,6 @@ __all__ = ["POOLER_SCHEMA", "Pooler"]
 _NOBODY = 65534
 POOLER_SCHEMA = "_supavisor"
 _CONFIG = "/etc/pooler"
-_OPEN_FILES = "100000"
 _AUTH_QUERY = "SELECT * FROM data_plane.pooler_auth($1)"
 
 # Elixir, evaluated in Supavisor's own release before the server starts: makes its one tenant be as the JSON file
@@ -108,7 +107,6 @@ class Pooler(pulumi.ComponentResource):
                     "ADDR_TYPE": "inet",
                     "DB_POOL_SIZE": "5",
                     "ERL_AFLAGS": ERLANG_DISTRIBUTION,
-                    "RLIMIT_NOFILE": _OPEN_FILES,
                     "RELEASE_TMP": "/tmp/release",  # noqa: S108 a folder of the container
                 },
                 secret_keys=(

@@ -13,7 +13,7 @@ has to be encrypted at rest.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
@@ -157,7 +157,9 @@ class ServiceSecretArgs:
     """Keys of ``connectors/supabase``."""
     template: Mapping[str, str]
     """The Secret's entries: text in which :func:`secret_field` stands for the keys' values."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str]
+    account: pulumi.Resource
+    """The service's account, as which External Secrets signs in."""
 
 
 class ServiceSecret(pulumi.ComponentResource):
@@ -225,7 +227,7 @@ class ServiceSecret(pulumi.ComponentResource):
             kind="SecretStore",
             metadata=metadata,
             spec={"provider": {"vault": self._vault(service, cluster, access, role)}},
-            opts=on_cluster,
+            opts=pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[args.account])),
         )
         k8s.apiextensions.CustomResource(
             name,

@@ -69,6 +69,7 @@ class Storage(pulumi.ComponentResource):
                     **{key.replace("STORAGE_S3", "AWS"): secret_field(key) for key in s3_keys},
                 },
                 shared_env={"JWT_JWKS": (JWKS_SECRET, JWKS_ENTRY)},
+                starts_anew_with=(JWKS_SECRET,),
                 volumes=((*files_volume(), FILES_FOLDER),) if with_files else (),
                 recreate=with_files and settings.access_mode == "ReadWriteOnce",
                 grace_seconds=60,

@@ -44,6 +44,7 @@ class Studio(pulumi.ComponentResource):
                     "POSTGRES_HOST": cluster.database_host,
                     "POSTGRES_PORT": str(cluster.database_port),
                     "POSTGRES_DB": cluster.database_name,
+                    "POSTGRES_USER_READ_WRITE": cluster.admin_user,
                     "PGRST_DB_SCHEMAS": ",".join(BASE_SCHEMAS),
                     "PGRST_DB_MAX_ROWS": str(settings.rest.max_rows),
                     "PGRST_DB_EXTRA_SEARCH_PATH": ",".join(EXTRA_SEARCH_PATH),
@@ -54,6 +55,7 @@ class Studio(pulumi.ComponentResource):
                     "SNIPPETS_MANAGEMENT_FOLDER": "/app/snippets",
                     "EDGE_FUNCTIONS_MANAGEMENT_FOLDER": "/app/edge-functions",
                     "NEXT_PUBLIC_ENABLE_LOGS": str(settings.analytics.enabled).lower(),
+                    "ENABLED_FEATURES_LOGS_ALL": str(settings.analytics.enabled).lower(),
                     **(
                         {
                             "LOGFLARE_URL": cluster.url(Service.ANALYTICS),

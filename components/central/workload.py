@@ -131,6 +131,8 @@ class WorkloadArgs:
     """How long it may take to end."""
     recreate: bool = False
     """Whether the old Pod has to end before the new one starts, as with a volume for one node."""
+    starts_anew_with: tuple[str, ...] = ()
+    """Secrets beside its own whose change it notices only when it starts."""
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     """Of the Pods."""
 
@@ -166,9 +168,8 @@ class Workload(pulumi.ComponentResource):
                     service,
                     cluster,
                     args.access,
-                    ServiceSecretArgs(args.secret_keys, {**args.secret_env, **args.secret_files}, labels),
-                    # Signs in as the account.
-                    opts=pulumi.ResourceOptions(parent=self, depends_on=[account]),
+                    ServiceSecretArgs(args.secret_keys, {**args.secret_env, **args.secret_files}, labels, account),
+                    opts=pulumi.ResourceOptions(parent=self),
                 )
             )
         volumes, mounts = self._volumes(name, service, args, on_cluster)
@@ -199,7 +200,7 @@ class Workload(pulumi.ComponentResource):
         )
         self.deployment = k8s.apps.v1.Deployment(
             name,
-            metadata={**metadata, "annotations": {"reloader.stakater.com/auto": "true"}},
+            metadata={**metadata, "annotations": _starts_anew_with(service, args)},
             spec={
                 "replicas": args.replicas,
                 "revision_history_limit": 5,
@@ -366,6 +367,12 @@ def checksum(value: object) -> str:
 
 def _amounts(amounts: ResourceAmounts) -> dict[str, str]:
     return amounts.model_dump(exclude_none=True)
+
+
+def _starts_anew_with(service: Service, args: WorkloadArgs) -> dict[str, str]:
+    own = (service_name(service),) if args.secret_keys else ()
+    secrets = [*own, *args.starts_anew_with]
+    return {"secret.reloader.stakater.com/reload": ",".join(secrets)} if secrets else {}
 
 
 def _command(args: WorkloadArgs) -> dict[str, Any]:

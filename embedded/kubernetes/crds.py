@@ -41,6 +41,12 @@ class CrdSource:
 
 
 CRD_SOURCES = {
+    "barman-cloud": CrdSource(
+        "github.com/cloudnative-pg/plugin-barman-cloud",
+        "v0.15.0",
+        "h1:gNVytrzzYUE08wxLDrjfJqy1FPPSFkMe1OEr4s4pVI0=",
+        ("config/crd/bases/*.yaml",),
+    ),
     "cloudnative-pg": CrdSource(
         "github.com/cloudnative-pg/cloudnative-pg",
         "v1.30.1",

@@ -165,6 +165,11 @@ class Backed:
     def backups(self) -> LocalBackups:
         return LocalBackups(self.plane.workplace.servers, self.said.append, self.settings)
 
+    def only(self, kind: str) -> None:
+        """Leaves the other kind out, where a test does not need it."""
+        other = {"physical": "logical", "logical": "physical"}[kind]
+        self.settings = self.settings.model_copy(update={other: None})
+
 
 @pytest.fixture(scope="module")
 def two_tenants(new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[Plane]:
@@ -210,6 +215,7 @@ def moment(plane: Plane) -> datetime:
 
 
 def test_a_destroyed_database_comes_back_as_it_was_at_a_moment(backed: Backed) -> None:
+    backed.only("physical")
     plane, servers = backed.plane, backed.plane.workplace.servers
     old_leases = [plane.lease("alpha", AccessLevel.OWNER), plane.lease("beta-two", AccessLevel.SERVICE_ROLE)]
     write_as(old_leases[0], "set role none; select lo_create(4711)")
@@ -252,6 +258,7 @@ def test_a_destroyed_database_comes_back_as_it_was_at_a_moment(backed: Backed) -
 
 def test_what_was_not_archived_is_taken_from_the_old_files(backed: Backed) -> None:
     """A server that was killed has written more than it could ship."""
+    backed.only("physical")
     plane, servers = backed.plane, backed.plane.workplace.servers
     backed.backups.back_up()
     write_as(plane.lease("alpha", AccessLevel.OWNER), "insert into notes (body) values ('just before the crash')")
@@ -265,6 +272,7 @@ def test_what_was_not_archived_is_taken_from_the_old_files(backed: Backed) -> No
 
 
 def test_a_failed_restore_changes_nothing(backed: Backed) -> None:
+    backed.only("physical")
     plane = backed.plane
     backed.backups.back_up()
     before = snapshot(plane)
@@ -285,6 +293,7 @@ def test_a_failed_restore_changes_nothing(backed: Backed) -> None:
 
 
 def test_a_drill_leaves_the_running_server_alone(backed: Backed) -> None:
+    backed.only("physical")
     backed.backups.back_up()
     before = snapshot(backed.plane)
     files = set(backed.plane.workplace.servers.home.path.iterdir())
@@ -295,6 +304,7 @@ def test_a_drill_leaves_the_running_server_alone(backed: Backed) -> None:
 
 
 def test_an_interrupted_restore_goes_on(backed: Backed) -> None:
+    backed.only("physical")
     plane, servers = backed.plane, backed.plane.workplace.servers
     backed.backups.back_up()
     before = snapshot(plane)
@@ -316,6 +326,7 @@ def test_an_interrupted_restore_goes_on(backed: Backed) -> None:
 
 
 def test_a_dump_comes_back_into_an_empty_server(backed: Backed) -> None:
+    backed.only("logical")
     plane = backed.plane
     old = plane.lease("alpha", AccessLevel.OWNER)
     backed.backups.back_up()
@@ -330,6 +341,7 @@ def test_a_dump_comes_back_into_an_empty_server(backed: Backed) -> None:
 
 
 def test_a_dump_holds_no_password(backed: Backed) -> None:
+    backed.only("logical")
     backed.plane.lease("alpha", AccessLevel.OWNER)
     backed.backups.back_up()
     (dump,) = backed.backups.available().logical
@@ -341,6 +353,7 @@ def test_a_dump_holds_no_password(backed: Backed) -> None:
 
 
 def test_one_project_comes_back_beside_the_present_one(backed: Backed) -> None:
+    backed.only("logical")
     plane = backed.plane
     backed.backups.back_up()
     lease = plane.lease("alpha", AccessLevel.OWNER)
@@ -428,6 +441,7 @@ def segments(settings: BackupSettings) -> list[str]:
 
 
 def test_a_dump_that_broke_off_is_no_dump(backed: Backed) -> None:
+    backed.only("logical")
     backed.backups.back_up()
     (dump,) = backed.backups.available().logical
     s3 = client(str(backed.settings.endpoint))
@@ -439,6 +453,7 @@ def test_a_dump_that_broke_off_is_no_dump(backed: Backed) -> None:
 
 
 def test_a_damaged_dump_is_noticed(backed: Backed) -> None:
+    backed.only("logical")
     backed.backups.back_up()
     (dump,) = backed.backups.available().logical
     s3 = client(str(backed.settings.endpoint))
@@ -453,6 +468,7 @@ def test_a_damaged_dump_is_noticed(backed: Backed) -> None:
 
 
 def test_without_the_object_store_nothing_is_lost_and_it_is_said(backed: Backed, store: str) -> None:
+    backed.only("physical")
     plane = backed.plane
     backed.backups.back_up()
     place = store.removeprefix("http://")
@@ -475,6 +491,7 @@ def test_without_the_object_store_nothing_is_lost_and_it_is_said(backed: Backed,
 def test_another_databases_place_is_refused(
     backed: Backed, new_workplace: Callable[[dict[str, str]], Workplace]
 ) -> None:
+    backed.only("physical")
     backed.backups.back_up()
     other = new_workplace({"alpha.yaml": ALPHA})
     bring_up(other)
@@ -494,6 +511,7 @@ def test_missing_keys_are_named_with_the_command(backed: Backed) -> None:
 
 
 def test_secrets_are_in_no_message_and_no_argument(backed: Backed) -> None:
+    backed.only("physical")
     backed.backups.back_up()
     servers = backed.plane.workplace.servers
     secrets = [*KEYS.values(), servers.postgres.admin_password]
@@ -504,6 +522,7 @@ def test_secrets_are_in_no_message_and_no_argument(backed: Backed) -> None:
 
 
 def test_wrong_credentials_are_named(backed: Backed, store: str) -> None:
+    backed.only("physical")
     backed.backups.back_up()
     before = snapshot(backed.plane)
     requests.post(f"{store}/moto-api/reset-auth", data=b"0", timeout=10)  # from here on it asks who one is
@@ -519,6 +538,7 @@ def test_wrong_credentials_are_named(backed: Backed, store: str) -> None:
 
 def test_the_courier_carries_what_the_database_hands_over(backed: Backed, tmp_path: Path) -> None:
     """The pair of scripts that a cluster has, instead of the direct way of the local data plane."""
+    backed.only("physical")
     plane, servers = backed.plane, backed.plane.workplace.servers
     backed.backups.back_up()
     handover = tmp_path / "handover"
@@ -541,6 +561,7 @@ def test_the_courier_carries_what_the_database_hands_over(backed: Backed, tmp_pa
         )
         assert sorted(path.name for path in handover.iterdir()) == ["alive"]
     finally:
+        backed.backups.archive()  # the direct way again: there is no courier to answer any more
         courier.terminate()
         assert courier.wait(timeout=30) == 0
 

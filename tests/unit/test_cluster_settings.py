@@ -13,11 +13,14 @@ from components.settings import CentralSettings
 from tests.unit.cluster_program import BACKUPS, CLOUD_NATIVE_PG, EXTERNAL, INGRESS, MINIMAL, SMTP, at, merged
 from tests.unit.test_settings import CENTRAL, load
 
+# Supabase's image on the cluster has no certificate of its own.
+PLAIN = {**CENTRAL, "database": {**CENTRAL["database"], "sslmode": "disable"}}
 FOUND_NOTHING = "found nothing; expected"
 
 
 def cluster(change: Mapping[str, Any] | None = None, **stack: Any) -> ClusterSettings:
-    settings = load({**CENTRAL, **stack, "kubernetes": merged(MINIMAL, change or {})})
+    database = {"host": "db.internal", "sslmode": "disable"}
+    settings = load({**CENTRAL, "database": database, **stack, "kubernetes": merged(MINIMAL, change or {})})
     assert isinstance(settings, CentralSettings)
     assert settings.kubernetes is not None
     return settings.kubernetes
@@ -277,6 +280,17 @@ def test_an_exposed_gateway_has_a_public_url_over_tls(type_: str) -> None:
     )
 
 
+def test_tls_to_postgresql_is_asked_for_only_where_it_is_served() -> None:
+    asked = {"host": "db.internal", "sslmode": "require"}
+    assert only_problem({}, database=asked) == (
+        "stacks/Pulumi.prod-1.yaml: database.sslmode: found 'require'; "
+        "expected disable, or kubernetes.database.tlsSecret with the server's certificate"
+    )
+    serving = ({"tlsSecret": "tls"}, CLOUD_NATIVE_PG, EXTERNAL)
+    modes = [cluster({"database": database}, database=asked).database.mode for database in serving]
+    assert modes == ["statefulset", "cloudnativepg", "external"]
+
+
 def test_a_gateway_that_is_not_exposed_may_have_a_plain_url() -> None:
     assert cluster(apiUrl="http://127.0.0.1:8000").gateway.exposure.type == "none"
 
@@ -498,3 +512,11 @@ def test_resources_are_by_service() -> None:
     settings = cluster({"resources": {"rest": {"requests": {"cpu": "1", "memory": "1Gi"}}}})
     assert [*settings.resources] == [Service.REST]
     assert settings.resources[Service.REST].requests.memory == "1Gi"
+
+
+def test_the_program_cannot_ask_for_tls_of_a_database_that_has_no_certificate() -> None:
+    encrypted = {**CENTRAL["database"], "sslmode": "require"}
+    (problem,) = problems({}, database=encrypted)
+    assert "database.sslmode: found 'require'; expected disable, or kubernetes.database.tlsSecret" in problem
+    assert cluster({"database": {"tlsSecret": "postgres-tls"}}, database=encrypted)
+    assert cluster({"renderTo": "manifests"}, database=encrypted)

@@ -10,7 +10,8 @@
 set -eu
 name=${1##*/}
 folder=$2
-attempts=${HAND_OVER_ATTEMPTS:-600} # of 0.2 s
+# Of 0.2 s. PostgreSQL tries three times while it stops, which has to fit into the time that a Pod is given for that.
+attempts=${HAND_OVER_ATTEMPTS:-300}
 
 # What an attempt that PostgreSQL gave up left behind is no answer to this one.
 rm -f "$folder/$name.done" "$folder/$name.failed"
