@@ -128,6 +128,13 @@ class Cluster:
             labels["app.kubernetes.io/version"] = self.catalog.version(service)
         return labels
 
+    def pods(self, service: Service) -> dict[str, str]:
+        """The labels by which others find a service's Pods."""
+        if service is Service.DATABASE and self.settings.database.mode is DatabaseMode.CLOUD_NATIVE_PG:
+            # The operator's own: it does not bear its other labels being changed (cloudnative-pg issue 11438).
+            return {"cnpg.io/cluster": CLOUD_NATIVE_PG_CLUSTER}
+        return self.selector(service)
+
     @staticmethod
     def selector(service: Service) -> dict[str, str]:
         """The labels by which a service's Pods are found; they never change."""

@@ -326,7 +326,6 @@ class Database(pulumi.ComponentResource):
         spec: dict[str, Any] = {
             "instances": settings.instances,
             "imageName": settings.image,
-            "inheritedMetadata": {"labels": labels},
             "primaryUpdateStrategy": "unsupervised",
             "storage": {"size": settings.storage, **storage_class},
             **({"walStorage": {"size": settings.wal_storage, **storage_class}} if settings.wal_storage else {}),

@@ -189,7 +189,7 @@ class Traffic(pulumi.ComponentResource):
                     "labels": cluster.labels(service),
                 },
                 spec={
-                    "pod_selector": {"match_labels": cluster.selector(service)},
+                    "pod_selector": {"match_labels": cluster.pods(service)},
                     "policy_types": ["Ingress", "Egress"],
                     "ingress": [
                         {"from_": _peers(cluster, flow.source), "ports": _tcp(flow.ports)}
@@ -229,7 +229,7 @@ def _peers(cluster: Cluster, end: End) -> list[dict[str, Any]]:
         return [
             {
                 "namespace_selector": _named(cluster.namespace_name(end)),
-                "pod_selector": {"match_labels": cluster.selector(end)},
+                "pod_selector": {"match_labels": cluster.pods(end)},
             }
         ]
     match end:

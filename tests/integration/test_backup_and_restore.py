@@ -561,7 +561,7 @@ def test_the_courier_carries_what_the_database_hands_over(backed: Backed, tmp_pa
         )
         assert sorted(path.name for path in handover.iterdir()) == ["alive"]
     finally:
-        backed.backups.archive()  # the direct way again: there is no courier to answer any more
+        backed.backups._backups.archive()  # the direct way again: there is no courier to answer any more
         courier.terminate()
         assert courier.wait(timeout=30) == 0
 

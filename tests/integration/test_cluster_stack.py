@@ -113,7 +113,8 @@ class Stack:
     """What the run before it said, when values were missing."""
 
     def objects(self, api_version: str, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
-        resource = DynamicClient(self.cluster.api).resources.get(api_version=api_version, kind=kind)
+        client = DynamicClient(self.cluster.api)  # type: ignore[no-untyped-call]
+        resource = client.resources.get(api_version=api_version, kind=kind)
         found = resource.get(namespace=namespace, label_selector="app.kubernetes.io/part-of=supabase")
         return [item.to_dict() for item in found.items]
 
@@ -227,6 +228,7 @@ def sign_in(stack: Stack, account: str, namespace: str, role: str, audience: str
         namespace,
         {"spec": {"audiences": audiences, "expirationSeconds": 600}},  # type: ignore[arg-type]
     )
+    assert token.status is not None
     client = hvac.Client(url=stack.workplace.servers.openbao.address)
     client.auth.kubernetes.login(role, token.status.token, mount_point="kubernetes")
     return client
@@ -364,4 +366,5 @@ def test_what_somebody_changed_by_hand_is_put_back(stack: Stack) -> None:
         *arguments, {"spec": {"refreshInterval": "999h"}}, field_manager="kubectl-edit"
     )
     bring_up(stack.workplace)
-    assert custom.get_namespaced_custom_object(*arguments)["spec"]["refreshInterval"] == "5m"
+    found: Any = custom.get_namespaced_custom_object(*arguments)
+    assert found["spec"]["refreshInterval"] == "5m"

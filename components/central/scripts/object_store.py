@@ -157,7 +157,7 @@ def _files(dumps: _Dumps, stamp: str) -> None:
 
 def main() -> int:
     """Does what the arguments say; 1 and one line on standard error if it cannot be done."""
-    actions: dict[str, tuple[list[str], Callable[..., None]]] = {
+    actions: dict[str, tuple[list[str], Callable[..., object]]] = {
         "put": (["stamp", "name"], lambda dumps, stamp, name: dumps.put(stamp, name)),
         "finish": (["stamp"], lambda dumps, stamp: dumps.finish(stamp)),
         "get": (["stamp", "name"], lambda dumps, stamp, name: dumps.get(stamp, name)),
