@@ -48,6 +48,7 @@ class Imgproxy(pulumi.ComponentResource):
                 },
                 volumes=((source, volume, FILES_FOLDER),) if with_files else (),
                 waits_for_database=False,
+                beside=Service.STORAGE if with_files and settings.storage.access_mode == "ReadWriteOnce" else None,
                 metrics=Metrics("metrics"),
             ),
             opts=pulumi.ResourceOptions(parent=self),

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _SCRATCH_LIMIT = "512Mi"
+_REQUIRED = "required_during_scheduling_ignored_during_execution"
 _DRAIN_SECONDS = 5
 """How long a Pod goes on serving after it is told to end: what routers take to forget it."""
 
@@ -131,6 +132,8 @@ class WorkloadArgs:
     """How long it may take to end."""
     recreate: bool = False
     """Whether the old Pod has to end before the new one starts, as with a volume for one node."""
+    beside: Service | None = None
+    """The service on whose node it has to run, because they share a volume for one node."""
     starts_anew_with: tuple[str, ...] = ()
     """Secrets beside its own whose change it notices only when it starts."""
     annotations: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
@@ -198,6 +201,8 @@ class Workload(pulumi.ComponentResource):
                 )
             ],
         )
+        if args.beside is not None:
+            pod["affinity"] = {"pod_affinity": {_REQUIRED: [_on_the_node_of(cluster, args.beside)]}}
         self.deployment = k8s.apps.v1.Deployment(
             name,
             metadata={**metadata, "annotations": _starts_anew_with(service, args)},
@@ -367,6 +372,13 @@ def checksum(value: object) -> str:
 
 def _amounts(amounts: ResourceAmounts) -> dict[str, str]:
     return amounts.model_dump(exclude_none=True)
+
+
+def _on_the_node_of(cluster: Cluster, other: Service) -> dict[str, Any]:
+    return {
+        "label_selector": {"match_labels": cluster.selector(other)},
+        "topology_key": "kubernetes.io/hostname",
+    }
 
 
 def _starts_anew_with(service: Service, args: WorkloadArgs) -> dict[str, str]:

@@ -235,6 +235,16 @@ def test_files_are_on_a_volume_that_imgproxy_only_reads(name: str, mode: str, st
     assert "AWS_ACCESS_KEY_ID" not in env_of(program, "supabase-storage")
 
 
+@pytest.mark.parametrize(("name", "beside"), [("files on one node", True), ("files on all nodes", False)])
+def test_imgproxy_runs_where_a_volume_for_one_node_is(name: str, beside: bool) -> None:
+    pod = spec(variant(name), DEPLOYMENT, "supabase-imgproxy")["template"]["spec"]
+    assert ("affinity" in pod) is beside
+    if beside:
+        (rule,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert rule["topologyKey"] == "kubernetes.io/hostname"
+        assert rule["labelSelector"]["matchLabels"]["app.kubernetes.io/name"] == "supabase-storage"
+
+
 def test_files_in_an_object_store_need_no_volume() -> None:
     program = declared({"storage": {"endpoint": "https://s3.example.org:9000", "forcePathStyle": True}})
     assert not program.all(CLAIM)
