@@ -14,6 +14,7 @@ __all__ = [
     "DATABASE_CONNECTION",
     "DATABASE_MOUNT",
     "IDENTIFIER_MAX_BYTES",
+    "JWKS_PATH",
     "LEASE_ISSUER",
     "SIGNING_KEY",
     "SLUG_PATTERN",
@@ -38,6 +39,9 @@ DATABASE_CONNECTION = "supabase"
 
 SIGNING_KEY = "supabase"
 """OpenBao's identity key that signs the tenants' API tokens; its private half never leaves OpenBao."""
+
+JWKS_PATH = "/v1/identity/oidc/.well-known/keys"
+"""Where OpenBao serves the public halves of its signing keys to anybody."""
 
 LEASE_ISSUER = "openbao_lease_issuer"
 """The login by which OpenBao asks PostgreSQL for leases; it may do nothing else there."""

@@ -20,14 +20,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from components.naming import CONNECTORS_MOUNT, AccessLevel, TenantNames
+from components.naming import AccessLevel, TenantNames
 from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
-from components.providers import SUPABASE_SECRET
 from connector.backup_commands import add_backup_commands
 from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
 from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat, shell_exports
+from connector.realignment import connector_secret
 from connector.rotation import rotate as rotate_secret
 from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
 from embedded.errors import EmbeddedError
@@ -219,7 +219,7 @@ def rotate(
         local = Servers() if environment == ENVIRONMENT else None
         done = rotate_secret(_openbao(local), key, _superuser(local))
         if local is not None:
-            local.postgres.remember_password(_said_by_openbao(local))
+            local.postgres.remember_password(connector_secret(local.openbao.client())["POSTGRES_PASSWORD"])
         _answer.print(f"New: {', '.join(done.keys)}")
         _answer.print(f"Read by: {', '.join(done.services) or 'no service yet'}")
         if done.remark:
@@ -244,13 +244,6 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
     return lambda password: psycopg.connect(
         host=LOOPBACK, port=port, dbname="postgres", user=ADMIN_USER, password=password, connect_timeout=15
     )
-
-
-def _said_by_openbao(local: Servers) -> str:
-    answer = local.openbao.client().secrets.kv.v2.read_secret_version(
-        path=SUPABASE_SECRET, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
-    )
-    return str(answer["data"]["data"]["POSTGRES_PASSWORD"])
 
 
 add_backup_commands(app, _messages, _said, _answer)

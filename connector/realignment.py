@@ -9,12 +9,12 @@ from typing import Any
 
 import hvac
 import psycopg
-from hvac.exceptions import InvalidPath
 from psycopg import sql
 
 from components.central.lease_engine import ISSUER_SECRET
 from components.central.service_logins import SERVICE_LOGINS, set_password
 from components.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MOUNT, LEASE_ISSUER
+from components.openbao import read_kv
 from components.providers import SUPABASE_SECRET
 from connector.errors import ConnectorError
 
@@ -25,13 +25,8 @@ _LEASES = r"^lease_[A-Za-z0-9_]+$"
 
 def connector_secret(client: hvac.Client, path: str = SUPABASE_SECRET) -> dict[str, str]:
     """The values of a secret under ``connectors``; empty if there is none."""
-    try:
-        answer = client.secrets.kv.v2.read_secret_version(
-            path=path, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
-        )
-    except InvalidPath:
-        return {}
-    return dict(answer["data"]["data"])
+    values, _ = read_kv(client, CONNECTORS_MOUNT, path)
+    return values
 
 
 def realign(client: hvac.Client, connection: "psycopg.Connection[Any]") -> None:

@@ -7,6 +7,7 @@ which Stakater's Reloader does by itself.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from components.central.connector_secrets import (
 )
 from components.central.service_logins import SERVICE_LOGINS, set_password
 from components.naming import CONNECTORS_MOUNT
+from components.openbao import read_kv, write_kv
 from components.providers import SUPABASE_SECRET
 from connector.errors import ConnectorError
 
@@ -67,18 +69,19 @@ def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
         psycopg.Error, hvac.exceptions.VaultError: if one of the servers refuses; the same command can be run again.
     """
     kinds = {**SUPABASE_SECRETS, **CLUSTER_SECRETS}
-    present, version = _read(client, SUPABASE_SECRET)
+    present, version = read_kv(client, CONNECTORS_MOUNT, SUPABASE_SECRET)
     _refuse(key, kinds, present)
     if key == _SIGNING_KEYS:
         changed, remark = _next_step(present)
     else:
         changed, remark = {key: generate(kinds[key], present)}, ""
     logins = [login for login, of in SERVICE_LOGINS.items() if of == key]
-    with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else _nothing() as connection:
+    with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else nullcontext() as connection:
         # PostgreSQL commits when OpenBao has the value: a password that nobody knows is the worst that could happen.
-        for login in _superusers(connection) if key == _ADMIN_KEY else logins:
-            set_password(connection, login, changed[key])
-        _write(client, SUPABASE_SECRET, {**present, **changed}, version)
+        if connection is not None:
+            for login in _superusers(connection) if key == _ADMIN_KEY else logins:
+                set_password(connection, login, changed[key])
+        write_kv(client, CONNECTORS_MOUNT, SUPABASE_SECRET, {**present, **changed}, version)
     services = tuple(sorted(_copy(client, changed)))
     return Rotated(tuple(changed), services, remark)
 
@@ -87,15 +90,6 @@ def _superusers(connection: "psycopg.Connection[Any]") -> list[str]:
     """The administrator, and Supabase's other login that was given its password at the first start."""
     rows = connection.execute("select rolname from pg_roles where rolname = 'postgres' and rolcanlogin").fetchall()
     return sorted({connection.info.user, *(row[0] for row in rows)})
-
-
-class _nothing:  # noqa: N801 a context manager, used like one of contextlib's
-    """A connection where none is needed."""
-
-    def __enter__(self) -> Any:
-        return None
-
-    def __exit__(self, *_exception: object) -> None: ...
 
 
 def _refuse(key: str, kinds: Mapping[str, SecretKind], present: Mapping[str, str]) -> None:
@@ -145,19 +139,8 @@ def _copy(client: hvac.Client, changed: Mapping[str, str]) -> Iterable[str]:
         return
     for service in listed["data"]["keys"]:
         path = f"{SUPABASE_SECRET}/{service}"
-        copy, version = _read(client, path)
+        copy, version = read_kv(client, CONNECTORS_MOUNT, path)
         wanted = {key: changed.get(key, value) for key, value in copy.items()}
         if wanted != copy:
-            _write(client, path, wanted, version)
+            write_kv(client, CONNECTORS_MOUNT, path, wanted, version)
             yield service
-
-
-def _read(client: hvac.Client, path: str) -> tuple[dict[str, str], int]:
-    answer = client.secrets.kv.v2.read_secret_version(
-        path=path, mount_point=CONNECTORS_MOUNT, raise_on_deleted_version=True
-    )
-    return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
-
-
-def _write(client: hvac.Client, path: str, values: dict[str, str], version: int) -> None:
-    client.secrets.kv.v2.create_or_update_secret(path=path, mount_point=CONNECTORS_MOUNT, secret=values, cas=version)

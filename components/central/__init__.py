@@ -23,7 +23,7 @@ from components.central.service_logins import ServiceLogins
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
 from components.cluster_settings import ClusterSettings
-from components.naming import CONNECTORS_MOUNT, SIGNING_KEY
+from components.naming import CONNECTORS_MOUNT, JWKS_PATH, SIGNING_KEY
 from components.platform import DatabaseEndpoint, Platform
 from components.postgres import DatabaseConnection
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
@@ -140,6 +140,7 @@ class SupabaseCentral(pulumi.ComponentResource):
         )
         foundation = _foundation(name, args.cluster, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
+        connection = DatabaseConnection(args.endpoint, password)
         # Whatever is put into PostgreSQL is put there once it is up.
         up = pulumi.ResourceOptions(depends_on=[foundation.database] if foundation else [])
         database = database_provider(
@@ -164,12 +165,7 @@ class SupabaseCentral(pulumi.ComponentResource):
         )
         platform_objects = PlatformSql(
             f"{name}-platform",
-            host=args.endpoint.host,
-            port=args.endpoint.port,
-            database=args.endpoint.name,
-            username=args.endpoint.admin_user,
-            password=password,
-            sslmode=args.endpoint.sslmode,
+            database=connection,
             # After the issuer: the file would otherwise make that role itself, without a login. And after the services'
             # own database, which it closes to leases.
             opts=pulumi.ResourceOptions(
@@ -195,7 +191,7 @@ class SupabaseCentral(pulumi.ComponentResource):
         VerifyingKeys(
             f"{name}-verifying-keys",
             address=args.openbao_address,
-            database=DatabaseConnection(args.endpoint, password),
+            database=connection,
             extra=read_secret(openbao, secrets.path, "JWT_JWKS", parent=self) if args.cluster else None,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, announced], retain_on_delete=True),
         )
@@ -206,9 +202,7 @@ class SupabaseCentral(pulumi.ComponentResource):
             api_url=args.api_url,
         )
         # Both wait for what they name, so that whoever reads them can use it.
-        self.jwks_url = key.name.apply(lambda _: args.openbao_address).apply(
-            lambda address: f"{address}/v1/identity/oidc/.well-known/keys"
-        )
+        self.jwks_url = key.name.apply(lambda _: args.openbao_address).apply(lambda address: f"{address}{JWKS_PATH}")
         self.pre_config = platform_objects.checksum.apply(lambda _: f"{PLATFORM_SCHEMA}.pre_config")
         if foundation and internal:
             logins = ServiceLogins(

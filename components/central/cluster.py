@@ -123,10 +123,11 @@ class Cluster:
 
     def labels(self, service: Service) -> dict[str, str]:
         """The labels of everything that belongs to a service."""
-        labels = {**self.selector(service), "app.kubernetes.io/managed-by": "pulumi"}
-        if service is not Service.WAIT:
-            labels["app.kubernetes.io/version"] = self.catalog.version(service)
-        return labels
+        return {
+            **self.selector(service),
+            "app.kubernetes.io/managed-by": "pulumi",
+            "app.kubernetes.io/version": self.catalog.version(service),
+        }
 
     def pods(self, service: Service) -> dict[str, str]:
         """The labels by which others find a service's Pods."""

@@ -17,13 +17,11 @@ from enum import StrEnum
 from typing import Any
 
 import pulumi
-from hvac import Client
-from hvac.exceptions import InvalidPath, InvalidRequest
 from joserfc import jwt
 from joserfc.jwk import ECKey
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
-from components.openbao import connect
+from components.openbao import connect, read_kv, write_kv
 
 __all__ = [
     "CLUSTER_SECRETS",
@@ -122,7 +120,6 @@ CLUSTER_SECRETS: Mapping[str, SecretKind] = {
 }
 """What ``connectors/supabase`` further holds where this program runs the services. The order is that of dependence."""
 
-_ENGINE_READY_SECONDS = 30
 _PROJECT_REF = "supabase-self-hosted"
 _TEN_YEARS_SECONDS = 10 * 365 * 24 * 3600
 """What the official key generator gives its tokens; they end when ``JWT_KEYS`` are rotated."""
@@ -192,24 +189,6 @@ _MAKERS: Mapping[SecretKind, Callable[[], str]] = {
 }
 
 
-def _when_ready(
-    read: Callable[[Client, dict[str, Any]], tuple[dict[str, str], int]],
-) -> Callable[[Client, dict[str, Any]], tuple[dict[str, str], int]]:
-    """Reads again while a new KV engine is being made ready: OpenBao answers before it is ("Upgrading from …")."""
-
-    def patiently(client: Client, props: dict[str, Any]) -> tuple[dict[str, str], int]:
-        for _ in range(_ENGINE_READY_SECONDS):
-            try:
-                return read(client, props)
-            except InvalidRequest as error:
-                if "Upgrading" not in str(error):
-                    raise
-                time.sleep(1)
-        return read(client, props)
-
-    return patiently
-
-
 class _Provider(ResourceProvider):
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._ensure(props, {}))
@@ -227,26 +206,15 @@ class _Provider(ResourceProvider):
         )
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        present, version = self._present(connect(props["address"]), props)
+        present, version = read_kv(connect(props["address"]), props["mount"], props["path"])
         return ReadResult(id_=id_, outs={**_described(props), "keys": sorted(present), "version": version})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing: the secrets outlive the stack."""
 
-    @staticmethod
-    @_when_ready
-    def _present(client: Client, props: dict[str, Any]) -> tuple[dict[str, str], int]:
-        try:
-            answer = client.secrets.kv.v2.read_secret_version(
-                path=props["path"], mount_point=props["mount"], raise_on_deleted_version=True
-            )
-        except InvalidPath:
-            return {}, 0
-        return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
-
     def _ensure(self, props: dict[str, Any], adopted_before: dict[str, str]) -> dict[str, Any]:
         client = connect(props["address"])
-        present, version = self._present(client, props)
+        present, version = read_kv(client, props["mount"], props["path"])
         # Once: what was rotated since then is not put back.
         given: dict[str, str] = props.get("adopted") or {}
         adopted = {key: value for key, value in given.items() if value != adopted_before.get(key)}
@@ -259,10 +227,7 @@ class _Provider(ResourceProvider):
             wanted[key] = adopted.get(key) or present.get(key) or generate(kind, {**present, **wanted})
         if any(present.get(key) != value for key, value in wanted.items()):
             # Check-and-set: two runs at once cannot each generate a value and one of them win unseen.
-            written = client.secrets.kv.v2.create_or_update_secret(
-                path=props["path"], mount_point=props["mount"], secret={**present, **wanted}, cas=version
-            )
-            version = int(written["data"]["version"])
+            version = write_kv(client, props["mount"], props["path"], {**present, **wanted}, version)
         # Last, so that the secret is there to be patched.
         absent = {key: why for key, why in (props.get("required") or {}).items() if not present.get(key)}
         if absent:

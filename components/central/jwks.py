@@ -20,13 +20,13 @@ from components.central.platform_sql import PLATFORM_SCHEMA
 from components.central.service_secrets import ServiceSecret, ServiceSecretArgs, secret_field
 from components.central.workload import ServiceArgs, container, pod_spec
 from components.durations import format_duration
+from components.naming import JWKS_PATH
 
 __all__ = ["JWKS_ENTRY", "JWKS_SECRET", "KeyFollower"]
 
 JWKS_SECRET = "supabase-jwks-public"
 """The Secret with the keys of both signers. They are public; a ConfigMap would do, if External Secrets made any."""
 JWKS_ENTRY = "jwks.json"
-_JWKS_PATH = "/v1/identity/oidc/.well-known/keys"
 _NOBODY = 65534
 _MINUTES = 15
 _DEADLINE_SECONDS = 120
@@ -88,7 +88,7 @@ class KeyFollower(pulumi.ComponentResource):
             spec={
                 "provider": {
                     "webhook": {
-                        "url": pulumi.Output.concat(args.access.cluster_address, _JWKS_PATH),
+                        "url": pulumi.Output.concat(args.access.cluster_address, JWKS_PATH),
                         "method": "GET",
                         "timeout": "10s",
                         # Without a path the answer is taken as it is.

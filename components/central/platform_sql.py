@@ -9,7 +9,7 @@ import pulumi
 from psycopg import sql
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
-from components.postgres import CONNECTION, connect, connection_of
+from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of
 
 __all__ = ["PLATFORM_SCHEMA", "PlatformSql", "PlatformSqlError", "platform_sql"]
 
@@ -85,8 +85,7 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
     is noticed on refresh. Deleting the resource leaves everything in place.
 
     Args:
-        host, port, database, username, password, sslmode: the central database, as a superuser. The password has to
-            be a secret.
+        database: the central database, as a superuser.
 
     Raises:
         DatabaseUnavailableError: while it is applied, if the database cannot be reached.
@@ -100,23 +99,9 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
         self,
         name: str,
         *,
-        host: pulumi.Input[str],
-        port: pulumi.Input[int],
-        database: pulumi.Input[str],
-        username: pulumi.Input[str],
-        password: pulumi.Input[str],
-        sslmode: pulumi.Input[str],
+        database: DatabaseConnection,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {
-            "host": host,
-            "port": port,
-            "database": database,
-            "username": username,
-            "password": password,
-            "sslmode": sslmode,
-            "sql": platform_sql(),
-            "checksum": None,
-        }
+        props = {**database.properties(), "sql": platform_sql(), "checksum": None}
         secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
         super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))

@@ -13,8 +13,10 @@ import pulumi
 from psycopg import sql
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
+from components import openbao
 from components.central.connector_secrets import SecretsMissingError
-from components.openbao import connect
+from components.openbao import read_kv
+from components.postgres import DatabaseUnavailableError, connect
 
 __all__ = ["SERVICE_LOGINS", "ServiceLogins", "ServiceLoginsError", "set_password"]
 
@@ -28,7 +30,6 @@ SERVICE_LOGINS: Mapping[str, str] = {
 """Login → key of ``connectors/supabase``."""
 
 _ADMIN_KEY = "POSTGRES_PASSWORD"
-_CONNECT_TIMEOUT_SECONDS = 15
 _PLACE = ("host", "port", "database", "username", "sslmode")
 
 
@@ -65,7 +66,7 @@ class _Provider(ResourceProvider):
     def _apply(self, props: dict[str, Any]) -> dict[str, Any]:
         passwords = self._passwords(props)
         try:
-            with self._connect(props, props["username"], passwords[_ADMIN_KEY]) as connection:
+            with connect({**props, "password": passwords[_ADMIN_KEY]}) as connection:
                 for login, key in sorted(props["logins"].items()):
                     if not self._works(props, login, passwords[key]):
                         set_password(connection, login, passwords[key])
@@ -78,10 +79,7 @@ class _Provider(ResourceProvider):
 
     @staticmethod
     def _passwords(props: dict[str, Any]) -> dict[str, str]:
-        answer = connect(props["address"]).secrets.kv.v2.read_secret_version(
-            path=props["path"], mount_point=props["mount"], raise_on_deleted_version=True
-        )
-        found: dict[str, str] = answer["data"]["data"]
+        found, _ = read_kv(openbao.connect(props["address"]), props["mount"], props["path"])
         wanted = {_ADMIN_KEY: props["username"], **{key: login for login, key in props["logins"].items()}}
         missing = {key: f"the login {login}" for key, login in wanted.items() if not found.get(key)}
         if missing:
@@ -89,22 +87,10 @@ class _Provider(ResourceProvider):
         return found
 
     @staticmethod
-    def _connect(props: dict[str, Any], login: str, password: str) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            host=props["host"],
-            port=int(props["port"]),
-            dbname=props["database"],
-            user=login,
-            password=password,
-            sslmode=props["sslmode"],
-            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-            application_name="supabase-data-plane",
-        )
-
-    def _works(self, props: dict[str, Any], login: str, password: str) -> bool:
+    def _works(props: dict[str, Any], login: str, password: str) -> bool:
         try:
-            self._connect(props, login, password).close()
-        except psycopg.OperationalError:
+            connect({**props, "username": login, "password": password}).close()
+        except DatabaseUnavailableError:
             return False
         return True
 
@@ -125,7 +111,8 @@ class ServiceLogins(Resource, module="central", name="ServiceLogins"):
         logins: login → key of the secret.
 
     Raises:
-        ServiceLoginsError: while it is applied, if PostgreSQL cannot be used or lacks one of the logins.
+        DatabaseUnavailableError: while it is applied, if PostgreSQL cannot be used.
+        ServiceLoginsError: while it is applied, if PostgreSQL lacks one of the logins.
         SecretsMissingError: while it is applied, if the secret lacks one of the keys.
     """
 

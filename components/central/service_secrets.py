@@ -19,8 +19,6 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pulumi_vault as vault
-from hvac import Client
-from hvac.exceptions import InvalidPath
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
 from components.catalog import Service
@@ -28,7 +26,7 @@ from components.central.cluster import Cluster, service_name
 from components.central.connector_secrets import ConnectorSecrets, SecretsMissingError
 from components.durations import format_duration
 from components.naming import CONNECTORS_MOUNT
-from components.openbao import connect
+from components.openbao import connect, read_kv, write_kv
 from components.providers import SUPABASE_SECRET
 
 __all__ = ["SecretAccess", "ServiceSecret", "ServiceSecretArgs", "ServiceSecretCopy", "secret_field"]
@@ -39,14 +37,6 @@ _LOGIN_SECONDS = 600
 def secret_field(key: str) -> str:
     """The External Secrets template that stands for a key's value."""
     return f"{{{{ .{key} }}}}"
-
-
-def _read(client: Client, mount: str, path: str) -> tuple[dict[str, str], int]:
-    try:
-        answer = client.secrets.kv.v2.read_secret_version(path=path, mount_point=mount, raise_on_deleted_version=True)
-    except InvalidPath:
-        return {}, 0
-    return answer["data"]["data"], int(answer["data"]["metadata"]["version"])
 
 
 class _Provider(ResourceProvider):
@@ -63,8 +53,8 @@ class _Provider(ResourceProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         client = connect(props["address"])
-        source, _ = _read(client, props["mount"], props["source"])
-        present, _ = _read(client, props["mount"], props["path"])
+        source, _ = read_kv(client, props["mount"], props["source"])
+        present, _ = read_kv(client, props["mount"], props["path"])
         current = present == {key: source.get(key) for key in props["keys"]}
         return ReadResult(id_=id_, outs={**_described(props), "current": current})
 
@@ -77,16 +67,14 @@ class _Provider(ResourceProvider):
     @staticmethod
     def _copy(props: dict[str, Any]) -> dict[str, Any]:
         client = connect(props["address"])
-        source, _ = _read(client, props["mount"], props["source"])
+        source, _ = read_kv(client, props["mount"], props["source"])
         missing = [key for key in props["keys"] if not source.get(key)]
         if missing:
             raise SecretsMissingError(props["mount"], props["source"], dict.fromkeys(missing, props["path"]))
         wanted = {key: source[key] for key in props["keys"]}
-        present, present_version = _read(client, props["mount"], props["path"])
+        present, present_version = read_kv(client, props["mount"], props["path"])
         if present != wanted:
-            client.secrets.kv.v2.create_or_update_secret(
-                path=props["path"], mount_point=props["mount"], secret=wanted, cas=present_version
-            )
+            write_kv(client, props["mount"], props["path"], wanted, present_version)
         return {**_described(props), "current": True}
 
 

@@ -14,12 +14,12 @@ import requests
 from psycopg.types.json import Jsonb
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
+from components.naming import JWKS_PATH
 from components.openbao import explain
 from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of
 
 __all__ = ["VerifyingKeys", "VerifyingKeysError", "served_keys"]
 
-_PATH = "/v1/identity/oidc/.well-known/keys"
 _TIMEOUT_SECONDS = 15
 
 
@@ -38,15 +38,15 @@ def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
         VerifyingKeysError: if OpenBao does not answer with a JWKS.
     """
     try:
-        answer = requests.get(f"{address}{_PATH}", timeout=_TIMEOUT_SECONDS)
+        answer = requests.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
         answer.raise_for_status()
         keys = [*answer.json()["keys"], *(json.loads(extra)["keys"] if extra else [])]
     except requests.JSONDecodeError:
-        raise VerifyingKeysError(f"{address}{_PATH} did not answer with JSON") from None
+        raise VerifyingKeysError(f"{address}{JWKS_PATH} did not answer with JSON") from None
     except requests.RequestException as error:
-        raise VerifyingKeysError(f"{address}{_PATH}: {explain(error)}") from None
+        raise VerifyingKeysError(f"{address}{JWKS_PATH}: {explain(error)}") from None
     except (KeyError, TypeError, ValueError):
-        raise VerifyingKeysError(f"{address}{_PATH} or the extra keys: no JWKS") from None
+        raise VerifyingKeysError(f"{address}{JWKS_PATH} or the extra keys: no JWKS") from None
     return {"keys": keys}
 
 
