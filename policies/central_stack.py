@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+from pulumi_policy import Policy
+
+POLICIES: list[Policy] = []

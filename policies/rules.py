@@ -1,0 +1,174 @@
+"""What all policies are made of: a resource as they see it, and how a check becomes a CrossGuard policy."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pulumi_policy import (
+    EnforcementLevel,
+    PolicyConfigSchema,
+    PolicyResource,
+    ReportViolation,
+    ResourceValidationArgs,
+    ResourceValidationPolicy,
+    Severity,
+    StackValidationArgs,
+    StackValidationPolicy,
+)
+from pulumi_policy.deserialize import serialize_properties
+from pulumi_policy.proxy import (
+    UNKNOWN_ARCHIVE_VALUE,
+    UNKNOWN_ARRAY_VALUE,
+    UNKNOWN_ASSET_VALUE,
+    UNKNOWN_BOOLEAN_VALUE,
+    UNKNOWN_NUMBER_VALUE,
+    UNKNOWN_OBJECT_VALUE,
+    UNKNOWN_STRING_VALUE,
+)
+
+__all__ = ["Config", "Finding", "Resource", "is_unknown", "resource_policy", "stack_policy"]
+
+DOCUMENTATION = "docs/policies.md"
+
+_UNKNOWN = frozenset({
+    UNKNOWN_ARCHIVE_VALUE,
+    UNKNOWN_ARRAY_VALUE,
+    UNKNOWN_ASSET_VALUE,
+    UNKNOWN_BOOLEAN_VALUE,
+    UNKNOWN_NUMBER_VALUE,
+    UNKNOWN_OBJECT_VALUE,
+    UNKNOWN_STRING_VALUE,
+})  # fmt: skip
+
+Config = Mapping[str, Any]
+"""A policy's configuration, with the defaults of its schema filled in."""
+
+
+def is_unknown(value: object) -> bool:
+    """Whether a property is known only once something else has been applied."""
+    return isinstance(value, str) and value in _UNKNOWN
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource as policies see it.
+
+    Its properties are plain dictionaries and lists. A value that is not known in a preview is there all the same
+    (see :func:`is_unknown`): the SDK's own proxies would end the whole policy at the first one, with advice instead of
+    a refusal, and so let everything else about the resource pass.
+    """
+
+    type: str
+    name: str
+    urn: str
+    properties: Mapping[str, Any]
+    protect: bool
+
+    @classmethod
+    def of(cls, args: ResourceValidationArgs | PolicyResource) -> "Resource":
+        """The resource that the SDK hands to a policy."""
+        properties = dict(serialize_properties(args.props))
+        return cls(args.resource_type, args.name, args.urn, properties, bool(args.opts.protect))
+
+    @cached_property
+    def _urn_parts(self) -> tuple[str, str, tuple[str, ...]]:
+        # urn:pulumi:<stack>::<project>::<type>$<type>$…::<name>, computed by the engine, never given by a program.
+        stack, project, types, *_ = [*self.urn.removeprefix("urn:pulumi:").split("::"), "", "", ""]
+        return stack, project, tuple(types.split("$"))
+
+    @property
+    def stack(self) -> str:
+        """The stack, as the engine wrote it into the URN."""
+        return self._urn_parts[0]
+
+    @property
+    def project(self) -> str:
+        """The Pulumi project, from the URN."""
+        return self._urn_parts[1]
+
+    @property
+    def parent_types(self) -> tuple[str, ...]:
+        """The types of the components that the resource is in, outermost first."""
+        return self._urn_parts[2][:-1]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a stack policy has against one resource, or (without one) against the stack."""
+
+    message: str
+    urn: str | None = None
+
+
+def resource_policy(
+    name: str,
+    description: str,
+    check: Callable[[Resource, Config], Iterable[str]],
+    *,
+    instead: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    level: EnforcementLevel = EnforcementLevel.MANDATORY,
+    severity: Severity = Severity.HIGH,
+) -> ResourceValidationPolicy:
+    """A policy on single resources.
+
+    Args:
+        name: what it is called; its section in ``docs/policies.md`` has the same name.
+        check: yields one sentence for each thing that is wrong, none where all is right.
+        instead: what to do about it; ends every message.
+        settings: JSON Schema of each setting that it takes, each with a default.
+    """
+
+    def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        for message in check(Resource.of(args), _with_defaults(args.get_config(), settings)):
+            report(f"{message}. {instead}", None)
+
+    return ResourceValidationPolicy(
+        name=name,
+        description=description,
+        validate=validate,
+        enforcement_level=level,
+        config_schema=_schema(settings),
+        severity=severity,
+        remediation_steps=instead,
+        url=f"{DOCUMENTATION}#{name}",
+    )
+
+
+def stack_policy(
+    name: str,
+    description: str,
+    check: Callable[[Sequence[Resource], Config], Iterable[Finding]],
+    *,
+    instead: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    level: EnforcementLevel = EnforcementLevel.MANDATORY,
+    severity: Severity = Severity.HIGH,
+) -> StackValidationPolicy:
+    """A policy on all resources of a stack together; otherwise as :func:`resource_policy`."""
+
+    def validate(args: StackValidationArgs, report: ReportViolation) -> None:
+        resources = [Resource.of(resource) for resource in args.resources]
+        for finding in check(resources, _with_defaults(args.get_config(), settings)):
+            report(f"{finding.message}. {instead}", finding.urn)
+
+    return StackValidationPolicy(
+        name=name,
+        description=description,
+        validate=validate,
+        enforcement_level=level,
+        config_schema=_schema(settings),
+        severity=severity,
+        remediation_steps=instead,
+        url=f"{DOCUMENTATION}#{name}",
+    )
+
+
+def _schema(settings: Mapping[str, Mapping[str, Any]] | None) -> PolicyConfigSchema | None:
+    return PolicyConfigSchema(properties={key: dict(value) for key, value in settings.items()}) if settings else None
+
+
+def _with_defaults(given: Config | None, settings: Mapping[str, Mapping[str, Any]] | None) -> Config:
+    defaults = {key: schema["default"] for key, schema in (settings or {}).items() if "default" in schema}
+    return {**defaults, **(given or {})}
