@@ -24,6 +24,7 @@ from embedded.runner.deployment import (
     Result,
     deploy,
     load_config,
+    policy_config,
     policy_packs,
     project_name,
     stack_file,
@@ -138,8 +139,11 @@ class PulumiEngine(Engine):
                 self._home.write_json(_LAST_ENGINE, EngineChoice.PULUMI)
             file = self._prepare(stack, config)
             arguments = ["preview"] if preview else ["up", "--yes"]
+            settings = policy_config(self._root)
             for pack in policy_packs(self._root):
                 arguments += ["--policy-pack", str(pack)]
+                # One for each pack, in their order.
+                arguments += ["--policy-pack-config", str(settings)] if settings else []
             arguments += ["--stack", stack, "--config-file", str(file), "--non-interactive", "--suppress-outputs"]
             # Its progress belongs to people; standard output is for what a command answers.
             done = subprocess.run(

@@ -30,6 +30,7 @@ __all__ = [
     "StackConfig",
     "deploy",
     "load_config",
+    "policy_config",
     "policy_packs",
     "project_name",
     "stack_file",
@@ -108,6 +109,12 @@ def policy_packs(root: Path) -> list[Path]:
     return [root / "policies"] if PolicyPack.is_pack(root / "policies") else []
 
 
+def policy_config(root: Path) -> Path | None:
+    """What a checkout says of the policies' levels and settings, as the CLI's ``--policy-pack-config`` takes it."""
+    file = root / "stacks" / "policies.json"
+    return file if file.is_file() else None
+
+
 def stack_outputs(home: Home, stack: str) -> Properties | None:
     """The outputs of a stack's last run."""
     return StackState(home, stack).outputs
@@ -151,7 +158,8 @@ def _run(
     policies: list[PolicyPack] = []
     warnings: list[str] = []
     try:
-        policies.extend(PolicyPack(folder, project, stack, preview=preview) for folder in packs)
+        settings = policy_config(root)
+        policies.extend(PolicyPack(folder, project, stack, preview=preview, config=settings) for folder in packs)
         monitor = Monitor(
             project,
             stack,
