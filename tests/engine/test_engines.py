@@ -318,6 +318,39 @@ def test_a_mandatory_policy_stops_a_run_before_anything_is_applied(
     assert "the stack has 8 roles" in text
 
 
+def test_the_whole_program_passes_its_own_pack(workplace: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    (workplace.root / "policies").symlink_to(CHECKOUT / "policies")
+    runs = bring_up(workplace)
+    text = "".join(capfd.readouterr()) + str([run.remarks for run in runs])
+    assert "[advisory]" not in text
+    assert "[mandatory]" not in text
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+
+
+_OWN_DATABASE = """
+import pulumi_postgresql as postgresql
+
+postgresql.Database("own", name="own", owner="proj_alpha_owner")
+postgresql.Role("helper", name="helper", create_database=True)
+"""
+
+
+def test_a_database_of_a_projects_own_is_refused_before_anything_is_applied(
+    workplace: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (workplace.root / "policies").symlink_to(CHECKOUT / "policies")
+    program = workplace.root / "__main__.py"
+    program.write_text(program.read_text(encoding="utf-8") + _OWN_DATABASE, encoding="utf-8")
+    with pytest.raises(EmbeddedError) as caught:
+        bring_up(workplace)
+    text = str(caught.value) + "".join(capfd.readouterr())
+    assert "no-postgres-database-or-admin-role" in text
+    assert "stacks/<environment>/projects/" in text, "it does not say what to do instead"
+    with workplace.servers.postgres.connect() as admin:
+        assert admin.execute("select from pg_database where datname = 'own'").rowcount == 0
+        assert admin.execute("select from pg_roles where rolname = 'helper'").rowcount == 0
+
+
 def test_an_interrupted_run_finishes_what_it_began_and_goes_on_later(new_workplace: MakeWorkplace) -> None:
     workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
     interrupted: list[Step] = []
