@@ -14,8 +14,9 @@ _RUN = re.compile(
     r"|\bkubectl\s+(?:run|create\s+deployment|set\s+image)\b([^\n;&|]*)"
 )
 # What an option is given is no image: `-e POSTGRES_DB=app`, `--name postgres`, `-v data:/var/lib/postgresql`.
-_VALUED = "|".join(
-    """name network link env hostname label volume publish restart user env-file mount memory entrypoint platform namespace""".split()
+_VALUED = (
+    "name|network|link|env|hostname|label|volume|publish|restart|user|env-file|mount|memory|entrypoint|platform"
+    "|namespace"
 )
 _OPTION = re.compile(rf"(?<=\s)--image[= ]|(?<=\s)(?:--[\w-]+=\S+|(?:--(?:{_VALUED})|-[evphlnwum])\s+\S+|-\S+)")
 _HELM = re.compile(r"\bhelm\s+(?:upgrade|install|template)\b[^\n;&|]*")
