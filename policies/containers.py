@@ -8,7 +8,7 @@ from typing import Any
 from policies.images import Image, classify
 from policies.rules import is_unknown
 
-__all__ = ["Container", "containers_in"]
+__all__ = ["Container", "containers_in", "is_data_folder"]
 
 _LISTS = frozenset({"containers", "initContainers", "ephemeralContainers", "sidecars"})
 _DATA_FOLDER = re.compile(
@@ -72,7 +72,7 @@ class Container:
         program = self._server_program()
         if program:
             return f"it starts `{program}`, a PostgreSQL server"
-        folder = next((mount for mount in self.mounts if _DATA_FOLDER.match(mount)), "")
+        folder = next((mount for mount in self.mounts if is_data_folder(mount)), "")
         if folder:
             return f"it mounts {folder}, the data of a PostgreSQL server"
         variable = next(iter(sorted(self.variables & _SERVER_VARIABLES)), "")
@@ -96,6 +96,11 @@ class Container:
 
 
 _CLIENTS = frozenset({"pgbouncer", "pgadmin", "pgadmin4", "exporter", "barman", "pgbackrest"})
+
+
+def is_data_folder(path: str) -> bool:
+    """Whether a path is where a PostgreSQL server keeps its data, by the custom of the images that there are."""
+    return bool(_DATA_FOLDER.match(path))
 
 
 def containers_in(document: object, path: str = "", depth: int = 64) -> Iterator[Container]:

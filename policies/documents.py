@@ -27,8 +27,9 @@ __all__ = [
 _DEPTH = 64
 
 
+@cache
 def data_file(name: str) -> Any:
-    """What a file of ``policies/data`` holds."""
+    """What a file of ``policies/data`` holds; not to be changed."""
     return yaml.safe_load((Path(__file__).parent / "data" / name).read_text(encoding="utf-8"))
 
 
