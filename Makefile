@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
 
-.PHONY: setup up preview down reset test lint format lock
+.PHONY: setup up preview down reset test lint bench format lock
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -34,6 +34,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	./dataplane schema --check
+
+# What things cost, as ratios measured side by side in one run (bench/README.md).
+bench: $(STAMP)
+	$(BIN)/python bench/policies.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

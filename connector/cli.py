@@ -29,12 +29,14 @@ from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat, shell_exports
 from connector.realignment import connector_secret
 from connector.rotation import rotate as rotate_secret
+from connector.touched import touched_command
 from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
 from embedded.runner.monitor import Change, Step
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 from embedded.workplace import ENVIRONMENT, Workplace
+from policies.compose_wall.command_line import wall_command
 
 __all__ = ["app"]
 
@@ -247,6 +249,8 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
 
 
 add_backup_commands(app, _messages, _said, _answer)
+app.command("touched")(touched_command)
+app.command("wall")(wall_command)
 
 
 @servers_app.command("start")

@@ -81,11 +81,10 @@ def _found(resource: Resource) -> Iterator[tuple[str, str, str]]:
     if _kind(resource) == "ConfigMap":
         for key, text in _files(properties):
             kind = secret_in(key, text) if "\n" not in text else ""
-            yield from (
-                [(f"data.{key}", "", kind)]
-                if kind
-                else ((f"data.{key}", name, kind) for name, kind in secrets_in_text(text))
-            )
+            if kind:
+                yield f"data.{key}", "", kind
+            else:
+                yield from ((f"data.{key}", name, said) for name, said in secrets_in_text(text))
         return
     yield from _in_structure(properties, "", _DEPTH)
     if _kind(resource) in {"Release", "Chart"}:
@@ -137,8 +136,8 @@ def _in_variables(variables: object, path: str) -> Iterator[tuple[str, str, str]
             if isinstance(entry, Mapping):
                 given.append((f"{path}[{index}].value", str(entry.get("name", "")), entry.get("value")))
             elif isinstance(entry, str) and "=" in entry:
-                name, _, value = entry.partition("=")
-                given.append((f"{path}[{index}]", name, value))
+                variable, _, text = entry.partition("=")
+                given.append((f"{path}[{index}]", variable, text))
     for place, name, value in given:
         kind = secret_in(name, value) if isinstance(value, str) and not is_unknown(value) else ""
         if kind:

@@ -56,20 +56,25 @@ class Resource:
 
     Its properties are plain dictionaries and lists. A value that is not known in a preview is there all the same
     (see :func:`is_unknown`): the SDK's own proxies would end the whole policy at the first one, with advice instead of
-    a refusal, and so let everything else about the resource pass.
+    a refusal, and so let everything else about the resource pass. They are made only for a policy that looks at them,
+    which most do at few types: it is most of what a policy costs.
     """
 
     type: str
     name: str
     urn: str
-    properties: Mapping[str, Any]
     protect: bool
+    _given: Mapping[str, Any]
 
     @classmethod
     def of(cls, args: ResourceValidationArgs | PolicyResource) -> "Resource":
         """The resource that the SDK hands to a policy."""
-        properties = dict(serialize_properties(args.props))
-        return cls(args.resource_type, args.name, args.urn, properties, bool(args.opts.protect))
+        return cls(args.resource_type, args.name, args.urn, bool(args.opts.protect), args.props)
+
+    @cached_property
+    def properties(self) -> Mapping[str, Any]:
+        """What the resource is given."""
+        return dict(serialize_properties(self._given))
 
     @cached_property
     def _urn_parts(self) -> tuple[str, str, tuple[str, ...]]:

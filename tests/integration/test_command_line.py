@@ -48,6 +48,12 @@ def up(run: Run) -> Iterator[Run]:
     run("servers", "stop")
 
 
+def test_every_command_is_there(run: Run) -> None:
+    found = set(re.findall(r"^│ ([a-z]+) ", run("--help").stdout, re.MULTILINE))
+    assert found >= {"up", "preview", "check", "schema", "status", "lease", "revoke", "rotate", "realign", "servers"}
+    assert found >= {"backup", "backups", "restore", "touched", "wall"}
+
+
 def test_before_an_up_the_commands_say_what_to_do(run: Run) -> None:
     for arguments in (["status"], ["lease", "-p", "demo", "--as", "anon"], ["revoke", "-p", "demo"]):
         assert "run `dataplane up`" in run(*arguments, code=1).stderr.replace("\n", " ")

@@ -24,7 +24,8 @@ POSTGRES = Declared(
 
 @pytest.fixture(scope="module")
 def information(cell_pack: PolicyPack) -> analyzer_pb2.AnalyzerInfo:
-    return cell_pack._analyzer.GetAnalyzerInfo(empty_pb2.Empty())
+    found: analyzer_pb2.AnalyzerInfo = cell_pack._analyzer.GetAnalyzerInfo(empty_pb2.Empty())
+    return found
 
 
 def test_the_pack_can_be_configured(information: analyzer_pb2.AnalyzerInfo) -> None:
