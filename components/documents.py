@@ -23,6 +23,7 @@ def parse_mapping(path: Path, file: str, problems: list[Problem], *, first_key: 
         first_key: what such a file starts with, for the message.
     """
     yaml = YAML(typ="rt")
+    yaml.preserve_quotes = True  # for whoever writes it back
     try:
         size = path.stat().st_size
         if size > _FILE_MAX_BYTES:

@@ -147,7 +147,7 @@ class PulumiEngine(Engine):
             arguments += ["--stack", stack, "--config-file", str(file), "--non-interactive", "--suppress-outputs"]
             # Its progress belongs to people; standard output is for what a command answers.
             done = subprocess.run(
-                [self._command, *arguments], cwd=self._root, env=self._environment(), stdout=sys.stderr, check=False
+                [self._command, *arguments], cwd=self._root, env=self.environment(), stdout=sys.stderr, check=False
             )
             if done.returncode != 0:
                 raise RunFailedError(
@@ -168,6 +168,12 @@ class PulumiEngine(Engine):
             sum(count for kind, count in changes.items() if kind not in ("create", "same")),
             changes.get("same", 0),
         )
+
+    @contextmanager
+    def prepared(self, stack: str, config: LocalConfig) -> Iterator[Path]:
+        """The stack, there and nobody else's, with the configuration file that it is run with."""
+        with self._home.lock(f"stack-{stack}"):
+            yield self._prepare(stack, config)
 
     def _prepare(self, stack: str, config: LocalConfig) -> Path:
         """Makes the stack if there is none, and its configuration: the committed file and what is known here."""
@@ -203,7 +209,8 @@ class PulumiEngine(Engine):
             if file.read_bytes() != before:
                 file.write_bytes(before)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables that the CLI runs with here."""
         # A passphrase of the caller's own would come before the file's.
         mine = {key: value for key, value in os.environ.items() if key != "PULUMI_CONFIG_PASSPHRASE"}
         return {**mine, **backend_variables(self._home), "PULUMI_SKIP_UPDATE_CHECK": "true"}
@@ -212,7 +219,7 @@ class PulumiEngine(Engine):
         done = subprocess.run(
             [self._command, *arguments],
             cwd=self._root,
-            env=self._environment(),
+            env=self.environment(),
             input=stdin,
             capture_output=True,
             text=True,

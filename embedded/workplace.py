@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import hvac
@@ -68,10 +69,18 @@ class Workplace:
         Raises:
             pulumi.RunError, EmbeddedError: at the first stack that does not get through.
         """
-        with self._operator():
-            for stack in self.stacks():
-                on_stack(stack)
-                yield self.engine.run(stack, self._config(stack), preview=preview, on_step=on_step)
+        for stack in self.stacks():
+            on_stack(stack)
+            yield self.run_stack(stack, preview=preview, on_step=on_step)
+
+    def run_stack(self, stack: str, *, preview: bool, on_step: Callable[[Step], None]) -> EngineRun:
+        """Brings one stack up, or previews it.
+
+        Raises:
+            pulumi.RunError, EmbeddedError: if it does not get through.
+        """
+        with self.operator():
+            return self.engine.run(stack, self.config(stack), preview=preview, on_step=on_step)
 
     def let_people_in(self, projects: Iterable[Project]) -> None:
         """Gives everybody whom a project names a password for the local OpenBao."""
@@ -118,7 +127,8 @@ class Workplace:
         cells = [self.engine.outputs(stack) for stack in self.stacks()[1:]]
         return {slug: binding for cell in cells for slug, binding in (cell.get("tenants") or {}).items()}
 
-    def _config(self, stack: str) -> LocalConfig:
+    def config(self, stack: str) -> LocalConfig:
+        """What of a stack's configuration only this machine knows."""
         if stack != CENTRAL_STACK:
             return LocalConfig()
         database = {
@@ -137,14 +147,30 @@ class Workplace:
         return dict(self.servers.home.read_json(_PEOPLE_FILE) or {})
 
     @contextmanager
-    def _operator(self) -> Iterator[None]:
+    def operator(self) -> Iterator[None]:
         """Runs the program with the operator's token, where providers and dynamic resources look for it."""
-        before = os.environ.get("VAULT_TOKEN")
-        os.environ["VAULT_TOKEN"] = self.servers.openbao.root_token
+        with _OPERATORS.lock:
+            if not _OPERATORS.count:
+                _OPERATORS.before = os.environ.get("VAULT_TOKEN")
+            _OPERATORS.count += 1
+            os.environ["VAULT_TOKEN"] = self.servers.openbao.root_token
         try:
             yield
         finally:
-            if before is None:
-                del os.environ["VAULT_TOKEN"]
-            else:
-                os.environ["VAULT_TOKEN"] = before
+            with _OPERATORS.lock:
+                _OPERATORS.count -= 1
+                if not _OPERATORS.count:
+                    del os.environ["VAULT_TOKEN"]
+                    os.environ.update({} if _OPERATORS.before is None else {"VAULT_TOKEN": _OPERATORS.before})
+
+
+class _Operators:
+    """Runs of this process at the same time; the environment is one for all of them."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.count = 0
+        self.before: str | None = None
+
+
+_OPERATORS = _Operators()

@@ -444,7 +444,7 @@ def test_the_cli_finds_no_drift_and_no_secret_in_its_state(new_workplace: MakeWo
     engine = PulumiEngine(made.servers.home, Path(shutil.which("pulumi") or ""), made.root)
     workplace = Workplace(made.servers, engine, made.root)
     bring_up(workplace)
-    environment = {**engine._environment(), "VAULT_TOKEN": made.servers.openbao.root_token}
+    environment = {**engine.environment(), "VAULT_TOKEN": made.servers.openbao.root_token}
     for stack in workplace.stacks():
         config = str(made.servers.home.path / "config" / f"Pulumi.{stack}.yaml")
         arguments = ["refresh", "--yes", "--expect-no-changes", "--stack", stack, "--config-file", config]
