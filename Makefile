@@ -34,6 +34,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	./dataplane schema --check
+	./dataplane catalogue --check
 
 # What things cost, as ratios measured side by side in one run (bench/README.md).
 bench: $(STAMP)

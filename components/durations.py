@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 __all__ = ["Duration", "format_duration", "parse_duration"]
 
@@ -33,5 +33,6 @@ def format_duration(seconds: int) -> str:
 Duration = Annotated[
     int,
     BeforeValidator(parse_duration, json_schema_input_type=Annotated[str, Field(pattern=_PATTERN)]),
+    PlainSerializer(format_duration, when_used="json"),
 ]
-"""A pydantic field that reads ``15m`` and holds 900."""
+"""A pydantic field that reads ``15m``, holds 900, and is written as it was read."""

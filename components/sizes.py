@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 __all__ = ["Size", "format_size", "parse_size"]
 
@@ -33,5 +33,6 @@ def format_size(size: int) -> str:
 Size = Annotated[
     int,
     BeforeValidator(parse_size, json_schema_input_type=Annotated[str, Field(pattern=_PATTERN)]),
+    PlainSerializer(format_size, when_used="json-unless-none"),
 ]
-"""A pydantic field that reads ``50MiB`` and holds 52428800."""
+"""A pydantic field that reads ``50MiB``, holds 52428800, and is written as it was read."""

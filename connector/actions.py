@@ -55,11 +55,6 @@ class UpsertInputs(_Inputs):
         """The access level of the lease that is referred to; None for no access."""
         raise NotImplementedError
 
-    @property
-    def subject(self) -> dict[str, str]:
-        """Whom it is about, for the audit line."""
-        raise NotImplementedError
-
 
 class ProjectAccessInputs(UpsertInputs):
     """Attach a project to the central Supabase, or change how it is attached.
@@ -70,10 +65,13 @@ class ProjectAccessInputs(UpsertInputs):
     action: ClassVar[str] = "upsert_database_project_access"
     creates: ClassVar[bool] = True
 
-    display_name: Annotated[str | None, Field(description="The name shown to people; the slug's words for a new one.")] = None
+    display_name: Annotated[
+        str | None, Field(description="The name shown to people; the slug's words for a new one.")
+    ] = None
     cell: Annotated[str | None, Field(description="The cell of a new project; by default the first with room.")] = None
     owners: Annotated[
-        list[Name] | None, Field(min_length=1, description="People with the role project_owner; a new project needs one.")
+        list[Name] | None,
+        Field(min_length=1, description="People with the role project_owner; a new project needs one."),
     ] = None
     managed_services: Annotated[
         list[ManagedService] | None, Field(min_length=1, description="The services that the project requires.")
@@ -106,10 +104,6 @@ class ProjectAccessInputs(UpsertInputs):
     def lease_level(self) -> AccessLevel | None:
         return None if self.lifecycle == "detached" else supabase_role_of(FractalOpsRole.PROJECT_OWNER)
 
-    @property
-    def subject(self) -> dict[str, str]:
-        return {"project": self.project}
-
 
 class TeamAccessInputs(UpsertInputs):
     """Give a team its role on a project, in place of any other that it has there."""
@@ -125,10 +119,6 @@ class TeamAccessInputs(UpsertInputs):
     @property
     def lease_level(self) -> AccessLevel | None:
         return supabase_role_of(self.role) if self.role else None
-
-    @property
-    def subject(self) -> dict[str, str]:
-        return {"team": self.team, "role": self.role.value if self.role else "none"}
 
 
 class AccessInputs(UpsertInputs):
@@ -146,15 +136,13 @@ class AccessInputs(UpsertInputs):
     def lease_level(self) -> AccessLevel | None:
         return supabase_role_of(self.role) if self.role else None
 
-    @property
-    def subject(self) -> dict[str, str]:
-        return {"user": self.user, "role": self.role.value if self.role else "none"}
-
 
 class LeaseReference(_Inputs):
     """Where whoever was given access takes credentials, with a token of their own. Holds none."""
 
-    level: Annotated[AccessLevel, Field(description="Strongest access level; the Supabase role of the FractalOps role.")]
+    level: Annotated[
+        AccessLevel, Field(description="Strongest access level; the Supabase role of the FractalOps role.")
+    ]
     levels: Annotated[list[AccessLevel], Field(description="All levels that may be leased, strongest first.")]
     openbao_address: Annotated[str, Field(description="OpenBao's URL.")]
     lease_path: Annotated[str, Field(description="Read with one's own token: a database login.")]

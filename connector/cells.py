@@ -11,7 +11,7 @@ import pulumi
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType
 
-from components.projects import known_cells
+from components.projects import known_cells, load_projects
 from connector.errors import ConnectorError
 from embedded.engines import EmbeddedEngine, PulumiEngine
 from embedded.errors import EmbeddedError
@@ -82,7 +82,9 @@ def stack_of(root: Path, environment: str, cell: str) -> str:
     cells = known_cells(root, environment)
     if cell not in cells:
         there = ", ".join(cells) or "none"
-        raise ConnectorError(f"no stacks/Pulumi.*.yaml is cell {cell!r} of environment {environment!r}; there are: {there}")
+        raise ConnectorError(
+            f"no stacks/Pulumi.*.yaml is cell {cell!r} of environment {environment!r}; there are: {there}"
+        )
     return cells[cell]
 
 
@@ -95,6 +97,13 @@ class LocalCells(Cells):
         self._workplace = workplace
 
     def run(self, root: Path, stack: str, *, preview: bool) -> CellRun:
+        self._workplace.servers.start()
+        run = self._run(root, stack, preview=preview)
+        if not preview:
+            self._workplace.let_people_in(load_projects(root, ENVIRONMENT))
+        return run
+
+    def _run(self, root: Path, stack: str, *, preview: bool) -> CellRun:
         engine = self._workplace.engine
         if isinstance(engine, PulumiEngine):
             with self._workplace.operator(), engine.prepared(stack, self._workplace.config(stack)) as file:
@@ -157,7 +166,9 @@ class AutomationCells(Cells):
             if preview:
                 run.changes, run.unchanged = planned.changes, planned.unchanged
                 return
-            selected.up(**options, on_event=_noting(run, "res_outputs_event"), show_secrets=False, suppress_outputs=True)
+            selected.up(
+                **options, on_event=_noting(run, "res_outputs_event"), show_secrets=False, suppress_outputs=True
+            )
 
         self._when_free(stack, run, attempt)
         return run

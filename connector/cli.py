@@ -23,6 +23,7 @@ from rich.table import Table
 from components.naming import AccessLevel, TenantNames
 from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
+from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
 from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
 from connector.errors import ConnectorError
@@ -248,6 +249,7 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
     )
 
 
+add_action_commands(app, _messages, _said, _answer)
 add_backup_commands(app, _messages, _said, _answer)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)

@@ -1,6 +1,6 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ConnectorError", "LeaseError"]
+__all__ = ["ActionError", "ConnectorError", "LeaseError"]
 
 
 class ConnectorError(Exception):
@@ -9,3 +9,11 @@ class ConnectorError(Exception):
 
 class LeaseError(ConnectorError):
     """A lease cannot be taken, shown or given back."""
+
+
+class ActionError(ConnectorError):
+    """An action was not finished. What of it was is in the message and, one line each, in ``applied``."""
+
+    def __init__(self, message: str, applied: list[str]) -> None:
+        super().__init__(message)
+        self.applied = applied

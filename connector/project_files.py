@@ -76,7 +76,7 @@ class ProjectFile:
 
     def give(self, kind: Literal["users", "teams"], name: str, role: FractalOpsRole | None) -> None:
         """Lets a person or a team have one role and no other; none at all without a role."""
-        wanted = (kind, role.value if role else None)
+        wanted: tuple[str, str | None] = (kind, role.value if role else None)
         if kind == "users" and role is FractalOpsRole.PROJECT_OWNER:
             wanted = ("owners", None)
         there = wanted[0] in self.document and self._has(wanted, name)

@@ -84,18 +84,19 @@ class Workplace:
 
     def let_people_in(self, projects: Iterable[Project]) -> None:
         """Gives everybody whom a project names a password for the local OpenBao."""
-        passwords = self._passwords()
         wanted = {user for project in projects for _, user in project.members("users")}
-        missing = wanted - set(passwords)
-        client = self.servers.openbao.client()
-        for user in sorted(missing):
-            passwords[user] = secrets.token_urlsafe(24)
-            client.write_data(
-                f"auth/{_LOGIN_PATH}/users/{user}",
-                data={"password": passwords[user], "token_ttl": "1h", "token_max_ttl": "24h"},
-            )
-        if missing:
-            self.servers.home.write_json(_PEOPLE_FILE, passwords)
+        with self.servers.home.lock("people"):
+            passwords = self._passwords()
+            missing = wanted - set(passwords)
+            client = self.servers.openbao.client()
+            for user in sorted(missing):
+                passwords[user] = secrets.token_urlsafe(24)
+                client.write_data(
+                    f"auth/{_LOGIN_PATH}/users/{user}",
+                    data={"password": passwords[user], "token_ttl": "1h", "token_max_ttl": "24h"},
+                )
+            if missing:
+                self.servers.home.write_json(_PEOPLE_FILE, passwords)
 
     def sign_in(self, user: str) -> hvac.Client:
         """A client with a person's own token.

@@ -252,7 +252,8 @@ class _Program:
             sys.path.insert(0, str(self._root))
 
         def program() -> None:
-            runpy.run_path(str(self._root / "__main__.py"), run_name="__main__")
+            # A name of its own: runpy swaps the module of that name for the time, and programs may run side by side.
+            runpy.run_path(str(self._root / "__main__.py"), run_name=f"__main__ of {self._settings['stack']}")
 
         try:
             loop.run_until_complete(pulumi.runtime.run_in_stack(program))

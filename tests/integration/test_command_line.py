@@ -51,7 +51,7 @@ def up(run: Run) -> Iterator[Run]:
 def test_every_command_is_there(run: Run) -> None:
     found = set(re.findall(r"^│ ([a-z]+) ", run("--help").stdout, re.MULTILINE))
     assert found >= {"up", "preview", "check", "schema", "status", "lease", "revoke", "rotate", "realign", "servers"}
-    assert found >= {"backup", "backups", "restore", "touched", "wall"}
+    assert found >= {"backup", "backups", "restore", "touched", "wall", "access", "catalogue"}
 
 
 def test_before_an_up_the_commands_say_what_to_do(run: Run) -> None:
