@@ -59,7 +59,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
             _show(result, answer)
 
     @access.command("project")
-    def project_access(  # noqa: PLR0913 one option for each of a project's settings
+    def project_access(
         project: _Project,
         owner: Annotated[list[str] | None, typer.Option("--owner", help="Owners, in place of those before.")] = None,
         name: Annotated[str | None, typer.Option("--name", help="The name shown to people.")] = None,
