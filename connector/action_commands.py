@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.access import FractalOpsRole
+from components.projects import ManagedService
 from connector.actions import AccessInputs, ProjectAccessInputs, TeamAccessInputs
 from connector.audit import current_user
 from connector.catalogue import CATALOGUE_FILE, catalogue_text
@@ -65,7 +66,8 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
         name: Annotated[str | None, typer.Option("--name", help="The name shown to people.")] = None,
         cell: Annotated[str | None, typer.Option(help="Cell of a new project; else the first with room.")] = None,
         service: Annotated[
-            list[str] | None, typer.Option("--service", help="Managed services, in place of those before.")
+            list[str] | None,
+            typer.Option("--service", help="Managed services beside postgres, in place of those before."),
         ] = None,
         exposed: Annotated[
             bool | None, typer.Option("--exposed/--hidden", help="Whether the API serves the schema.")
@@ -83,7 +85,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
             "display_name": name,
             "cell": cell,
             "owners": owner or None,
-            "managed_services": service or None,
+            "managed_services": list(dict.fromkeys([ManagedService.POSTGRES.value, *service])) if service else None,
             "exposed": exposed,
             "lifecycle": lifecycle,
         }

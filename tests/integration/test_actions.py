@@ -211,19 +211,39 @@ def test_two_at_once_on_different_cells_run_at_the_same_time(
         assert connector.lease(project, AccessLevel.ANON, "walt").project == project
 
 
-def test_a_failure_says_what_was_applied_and_leaves_the_file(connector: Connector) -> None:
+def test_a_failure_before_anything_was_applied_says_so(connector: Connector) -> None:
     before = connector.text("gamma")
     openbao = connector.workplace.servers.openbao.client()
     # What a hand in OpenBao may leave: a group of the name, of a type that no program can turn into another.
     openbao.write_data("identity/group/name/team-rivals", data={"type": "internal"})
-    with pytest.raises(ActionError) as failed:
+    with pytest.raises(ActionError, match=r"group type cannot be changed\nNothing was changed") as failed:
         connector.do(TEAM, project="gamma", team="rivals", role="project_contributor")
-    assert "Run the same action again" in str(failed.value) or "Nothing was changed" in str(failed.value)
+    assert failed.value.applied == []
     assert connector.text("gamma") == before
-    assert connector.audit()[-1]["outcome"] in {"failed", "refused"}
+    assert connector.audit()[-1]["outcome"] == "refused"
     openbao.delete("identity/group/name/team-rivals")
     assert connector.do(TEAM, project="gamma", team="rivals", role="project_contributor")["lease"]
     assert "rivals" in connector.text("gamma")
+
+
+def test_a_failure_in_the_middle_says_what_was_applied_and_the_same_again_finishes_it(connector: Connector) -> None:
+    openbao = connector.workplace.servers.openbao.client()
+    openbao.write_data("identity/group/name/proj_crash_anon", data={"type": "external"})
+    with pytest.raises(ActionError) as failed:
+        connector.do(PROJECT, project="crash", owners=["cara"], cell="cell-2")
+    message = str(failed.value)
+    assert "group type cannot be changed" in message
+    assert f"Of {PROJECT} for crash, this was applied before:" in message
+    assert "Run the same action again to finish it" in message
+    assert any(change.endswith(" crash-schema-authenticated") for change in failed.value.applied), failed.value.applied
+    assert not any(change.endswith(" crash-access-group-anon") for change in failed.value.applied)
+    assert not connector.file("crash").exists()
+    last = connector.audit()[-1]
+    assert (last["outcome"], last["changes"]) == ("failed", len(failed.value.applied))
+    openbao.delete("identity/group/name/proj_crash_anon")
+    done = connector.do(PROJECT, project="crash", owners=["cara"], cell="cell-2")
+    assert any(change.endswith(" crash-access-group-anon") for change in done["changes"])
+    assert connector.lease("crash", AccessLevel.OWNER, "cara").schema == "proj_crash"
 
 
 def test_a_sealed_openbao_is_named_and_the_action_can_be_run_again(connector: Connector) -> None:
@@ -249,7 +269,7 @@ def test_a_killed_action_leaves_the_file_and_is_finished_by_the_same_again(conne
         "executor = SupabaseExecutor.for_environment('local', Path(sys.argv[1]))\n"
         "executor.execute(sys.argv[2], json.loads(sys.argv[3]), actor='tester')\n"
     )
-    inputs = {"project": "victim", "owners": ["vic"], "cell": "cell-2"}
+    inputs: dict[str, Any] = {"project": "victim", "owners": ["vic"], "cell": "cell-2"}
     command = [sys.executable, "-c", program, str(connector.root), PROJECT, json.dumps(inputs)]
     home = connector.workplace.servers.home.path
     environment = {**os.environ, "DATA_PLANE_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}

@@ -26,11 +26,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> "Run":
     environment = {**os.environ, "DATA_PLANE_HOME": str(home), "DATA_PLANE_ENGINE": "embedded", "COLUMNS": "200"}
     environment.pop("VAULT_TOKEN", None)
 
-    def command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def command(*arguments: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "connector", *arguments],
             cwd=CHECKOUT,
             env=environment,
+            input=stdin,
             capture_output=True,
             text=True,
         )
@@ -161,3 +162,25 @@ def test_the_committed_schema_is_the_models(run: Run) -> None:
 
 def test_check_counts_the_projects(run: Run) -> None:
     assert "2 project files are right." in run("check").stdout
+
+
+def test_access_is_planned_from_the_command_line_and_nothing_is_changed(up: Run) -> None:
+    files = sorted(path.name for path in (CHECKOUT / "stacks/local/projects").iterdir())
+    plan = json.loads(
+        up("access", "project", "shop", "--owner", "erin", "--service", "auth", "--dry-run", "--json").stdout
+    )
+    assert "+managed_services: [postgres, auth]" in plan["edit"]
+    assert plan["dry_run"]
+    assert plan["binding"] is None
+    assert sorted(path.name for path in (CHECKOUT / "stacks/local/projects").iterdir()) == files
+    refused = up("access", "user", "demo", "dora", "--role", "king", code=1).stderr
+    assert "role: found 'king'" in refused
+
+
+def test_an_actions_inputs_are_read_from_a_pipe(up: Run) -> None:
+    done = up("access", "action", "upsert_database_access", code=1, stdin='["demo"]')
+    assert "expected a JSON object" in done.stderr
+    inputs = json.dumps({"project": "demo", "user": "carol", "role": "project_viewer"})
+    result = json.loads(up("access", "action", "upsert_database_access", stdin=inputs).stdout)
+    assert (result["changes"], result["edit"]) == ([], [])
+    assert result["lease"]["lease_path"] == "database/creds/proj_demo_anon"
