@@ -14,10 +14,12 @@ from components.naming import AccessLevel
 from components.openbao import OpenBaoUnavailableError, connect
 from components.projects import known_cells
 from connector.errors import ConnectorError
+from embedded.engines import last_engine
 from embedded.home import CHECKOUT
+from embedded.servers import Servers
 from embedded.workplace import ENVIRONMENT, Workplace
 
-__all__ = ["DataPlane", "DeployedDataPlane", "LocalDataPlane"]
+__all__ = ["DataPlane", "DeployedDataPlane", "LocalDataPlane", "data_plane_of"]
 
 
 class DataPlane(ABC):
@@ -119,3 +121,11 @@ class DeployedDataPlane(DataPlane):
             return connect(address)
         except OpenBaoUnavailableError as error:
             raise ConnectorError(str(error)) from None
+
+
+def data_plane_of(environment: str) -> DataPlane:
+    """The data plane of this machine, or of a deployed environment."""
+    if environment != ENVIRONMENT:
+        return DeployedDataPlane(environment)
+    servers = Servers()
+    return LocalDataPlane(Workplace(servers, last_engine(servers.home)))

@@ -25,13 +25,14 @@ from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
-from connector.bindings import DataPlane, DeployedDataPlane, LocalDataPlane
+from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
-from connector.leases import Lease, LeaseClient, LeaseFormat, shell_exports
+from connector.lease_commands import add_lease_commands
+from connector.leases import Lease, LeaseClient, shell_exports
 from connector.realignment import connector_secret
 from connector.rotation import rotate as rotate_secret
 from connector.touched import touched_command
-from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine, last_engine
+from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
 from embedded.runner.monitor import Change, Step
@@ -58,7 +59,6 @@ _SCHEMA_FILE = CHECKOUT / "stacks" / "project.schema.json"
 _Engine = Annotated[
     EngineChoice, typer.Option("--engine", envvar="DATA_PLANE_ENGINE", help="What runs the program.", show_default=True)
 ]
-_ProjectOption = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
 _Environment = Annotated[
     str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
@@ -87,13 +87,6 @@ def _fail(message: str) -> None:
 def _workplace(engine: EngineChoice) -> Workplace:
     servers = Servers()
     return Workplace(servers, choose_engine(engine, servers.home, lambda text: _said.print(escape(text))))
-
-
-def _data_plane(environment: str) -> DataPlane:
-    if environment != ENVIRONMENT:
-        return DeployedDataPlane(environment)
-    servers = Servers()
-    return LocalDataPlane(Workplace(servers, last_engine(servers.home)))
 
 
 @app.command()
@@ -150,7 +143,7 @@ def status(
 ) -> None:
     """Show tenants and their live leases."""
     with _messages():
-        plane = _data_plane(environment)
+        plane = data_plane_of(environment)
         bindings = plane.bindings()
         chosen = [plane.binding(project)] if project else [bindings[slug] for slug in sorted(bindings)]
         if not chosen:
@@ -167,45 +160,6 @@ def status(
         _answer.print(table)
         if project:
             _answer.print_json(json.dumps(chosen[0]))
-
-
-@app.command()
-def lease(
-    project: _ProjectOption,
-    level: Annotated[AccessLevel, typer.Option("--as", help="Access level.")],
-    form: Annotated[LeaseFormat, typer.Option("--format", "-f", help="How to print it.")] = LeaseFormat.TEXT,
-    user: Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")] = None,
-    environment: _Environment = ENVIRONMENT,
-) -> None:
-    """Take a lease: a connection string and, for API levels, a token."""
-    with _messages():
-        plane = _data_plane(environment)
-        binding = plane.binding(project)
-        taken = LeaseClient(plane.client(project, level, user)).issue(binding, level)
-        sys.stdout.write(taken.render(form) + "\n")
-
-
-@app.command()
-def revoke(
-    lease_ids: Annotated[list[str] | None, typer.Argument(help="IDs of leases, as `lease` printed them.")] = None,
-    project: Annotated[str | None, typer.Option("--project", "-p", help="All leases of a project.")] = None,
-    environment: _Environment = ENVIRONMENT,
-) -> None:
-    """Give leases back: their sessions end and their logins are dropped."""
-    with _messages():
-        if bool(lease_ids) == bool(project):
-            raise ConnectorError("name lease IDs, or a project with --project")
-        plane = _data_plane(environment)
-        client = LeaseClient(plane.operator())
-        if project:
-            plane.binding(project)
-            names = TenantNames(project)
-            lease_ids = [found for level in AccessLevel for found in client.live(names, level)]
-        for lease_id in lease_ids or []:
-            client.revoke(lease_id)
-            _answer.print(f"revoked {lease_id}")
-        if not lease_ids:
-            _answer.print("there was no live lease")
 
 
 @app.command()
@@ -250,6 +204,7 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
 
 
 add_action_commands(app, _messages, _said, _answer)
+add_lease_commands(app, _messages, _said, _answer)
 add_backup_commands(app, _messages, _said, _answer)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)

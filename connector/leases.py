@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -17,7 +17,7 @@ from components.naming import API_LEVELS, AccessLevel, TenantNames
 from components.openbao import explain
 from connector.errors import LeaseError
 
-__all__ = ["Lease", "LeaseClient", "LeaseFormat", "shell_exports"]
+__all__ = ["Lease", "LeaseClient", "LeaseFormat", "LiveLease", "shell_exports"]
 
 
 class LeaseFormat(StrEnum):
@@ -27,6 +27,8 @@ class LeaseFormat(StrEnum):
     ENV = "env"
     DOTENV = "dotenv"
     JSON = "json"
+    SERVICE = "service"
+    """A section of libpq's service file, named like the project: ``psql service=demo``."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ class Lease:
                 return "\n".join(f"{key}={json.dumps(value)}" for key, value in self.variables().items())
             case LeaseFormat.JSON:
                 return json.dumps(self.as_dict(), indent=2)
+            case LeaseFormat.SERVICE:
+                known = {"host": self.host, "port": self.port, "dbname": self.database, "sslmode": self.sslmode}
+                login = {"user": self.username, "password": self.password}
+                return "\n".join(
+                    [f"[{self.project}]", *(f"{key}={value}" for key, value in {**known, **login}.items())]
+                )
             case LeaseFormat.TEXT:
                 width = max(map(len, self.variables()))
                 return "\n".join(f"{key.ljust(width)}  {value}" for key, value in self.variables().items())
@@ -109,6 +117,17 @@ class Lease:
             "ttl_seconds": self.ttl_seconds,
             "expires_at": self.expires_at.isoformat(timespec="seconds"),
         }
+
+
+@dataclass(frozen=True)
+class LiveLease:
+    """A lease that is in force, as OpenBao knows it."""
+
+    lease_id: str
+    level: AccessLevel
+    issued_at: datetime
+    expires_at: datetime
+    ttl_seconds: int
 
 
 def shell_exports(variables: Mapping[str, str]) -> str:
@@ -141,12 +160,8 @@ class LeaseClient:
                 f"project {project} is {binding['lifecycle']}: set `lifecycle: attached` in its file and bring it up"
             )
         names = TenantNames(project)
-        token: str | None = None
-        token_ttl: int | None = None
-        if level in API_LEVELS:
-            # First: a token that nobody uses costs nothing, a login that nobody uses would have to be revoked.
-            minted = self._read(names.token_path(level), project, level)["data"]
-            token, token_ttl = str(minted["token"]), int(minted["ttl"])
+        # First: a token that nobody uses costs nothing, a login that nobody uses would have to be revoked.
+        token, token_ttl = self._token(names, level)
         answer = self._read(names.lease_path(level), project, level)
         database = binding["database"]
         ttl = int(answer["lease_duration"])
@@ -167,6 +182,39 @@ class LeaseClient:
             token=token,
             token_ttl_seconds=token_ttl,
         )
+
+    def with_new_token(self, lease: Lease) -> Lease:
+        """The same lease with a fresh API token, where its level has one.
+
+        Raises:
+            LeaseError: if the token may not, or OpenBao cannot.
+        """
+        token, token_ttl = self._token(TenantNames(lease.project), lease.level)
+        return replace(lease, token=token, token_ttl_seconds=token_ttl)
+
+    def renew(self, lease_id: str, seconds: int | None = None) -> int:
+        """Lets a lease last longer, up to the project's `lease_max_ttl` from when it was taken.
+
+        Args:
+            seconds: how long from now; by default the project's `lease_ttl`.
+
+        Returns:
+            The seconds that it lasts from now.
+
+        Raises:
+            LeaseError: if it has ended, the token may not, or it could not be done.
+        """
+        data = {} if seconds is None else {"increment": seconds}
+        try:
+            answer = self._client.write_data(f"sys/leases/renew/{lease_id}", data=data)
+        except Forbidden:
+            raise LeaseError(f"this OpenBao token may not renew {lease_id}") from None
+        except (VaultError, requests.RequestException) as error:
+            cause = explain(error)
+            if "not found" in cause or "not renewable" in cause or "expired" in cause:
+                raise LeaseError(f"{lease_id} is no longer in force: take another") from None
+            raise LeaseError(f"{lease_id} was not renewed: {cause}") from None
+        return int(answer["lease_duration"])
 
     def revoke(self, lease_id: str) -> None:
         """Gives a lease back: its sessions end and its login is dropped.
@@ -198,6 +246,30 @@ class LeaseClient:
         except (VaultError, requests.RequestException) as error:
             raise LeaseError(f"leases cannot be listed: {explain(error)}") from None
         return [f"{path}/{key}" for key in answer["data"]["keys"]] if answer else []
+
+    def details(self, names: TenantNames, level: AccessLevel) -> list[LiveLease]:
+        """A tenant's leases of one level that are in force, oldest first; takes an operator's token.
+
+        Raises:
+            LeaseError: if the token may not look at leases.
+        """
+        found = []
+        for lease_id in self.live(names, level):
+            try:
+                data = self._client.write_data("sys/leases/lookup", data={"lease_id": lease_id})["data"]
+            except (VaultError, requests.RequestException) as error:
+                if "invalid lease" in explain(error):
+                    continue  # it has ended since
+                raise LeaseError(f"{lease_id} cannot be looked at: {explain(error)}") from None
+            times = [datetime.fromisoformat(data[key]).astimezone(UTC) for key in ("issue_time", "expire_time")]
+            found.append(LiveLease(lease_id, level, times[0], times[1], int(data["ttl"])))
+        return sorted(found, key=lambda lease: lease.issued_at)
+
+    def _token(self, names: TenantNames, level: AccessLevel) -> tuple[str | None, int | None]:
+        if level not in API_LEVELS:
+            return None, None
+        minted = self._read(names.token_path(level), names.slug, level)["data"]
+        return str(minted["token"]), int(minted["ttl"])
 
     def _read(self, path: str, project: str, level: AccessLevel) -> dict[str, Any]:
         try:

@@ -52,7 +52,7 @@ def up(run: Run) -> Iterator[Run]:
 def test_every_command_is_there(run: Run) -> None:
     found = set(re.findall(r"^│ ([a-z]+) ", run("--help").stdout, re.MULTILINE))
     assert found >= {"up", "preview", "check", "schema", "status", "lease", "revoke", "rotate", "realign", "servers"}
-    assert found >= {"backup", "backups", "restore", "touched", "wall", "access", "catalogue"}
+    assert found >= {"backup", "backups", "restore", "touched", "wall", "access", "catalogue", "leases", "renew", "run"}
 
 
 def test_before_an_up_the_commands_say_what_to_do(run: Run) -> None:
@@ -184,3 +184,20 @@ def test_an_actions_inputs_are_read_from_a_pipe(up: Run) -> None:
     result = json.loads(up("access", "action", "upsert_database_access", stdin=inputs).stdout)
     assert (result["changes"], result["edit"]) == ([], [])
     assert result["lease"]["lease_path"] == "database/creds/proj_demo_anon"
+
+
+def test_a_command_runs_with_a_lease_that_is_listed_meanwhile_and_gone_after(up: Run) -> None:
+    script = "echo $PGSERVICE $SUPABASE_SCHEMA $DATA_PLANE_LEASE_ID; test -f $PGSERVICEFILE -a -f $DATA_PLANE_LEASE_FILE; exit 3"
+    done = up("run", "-p", "demo", "--as", "anon", "--", "sh", "-c", script, code=3)
+    service, schema, lease_id = done.stdout.split()
+    assert (service, schema) == ("demo", "proj_demo")
+    assert lease_id not in up("leases", "-p", "demo", "--json").stdout
+    kept = json.loads(up("lease", "-p", "demo", "--as", "anon", "-f", "json").stdout)
+    listed = json.loads(up("leases", "--json").stdout)
+    assert kept["lease_id"] in {item["lease_id"] for item in listed}
+    assert "lasts 1h from now" in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon").stdout
+    assert (
+        "--for: found 'soon'"
+        in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon", "--for", "soon", code=1).stderr
+    )
+    up("revoke", kept["lease_id"])

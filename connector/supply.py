@@ -1,0 +1,242 @@
+"""Keeps a child process supplied with credentials that work, for as long as it runs.
+
+The lease is renewed while it can be; then another is taken, before the first ends. What can be read anew is written
+anew: a libpq service file, which libpq opens for each connection, and a dotenv file. The environment of a running
+process cannot be changed: whoever reads it only once is told by a signal, or started again, at each new lease.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import hvac
+import requests
+from hvac.exceptions import VaultError
+
+from components.naming import AccessLevel
+from connector.errors import ConnectorError, LeaseError
+from connector.leases import Lease, LeaseClient, LeaseFormat
+
+__all__ = ["OnNewLease", "Supply", "run_supplied"]
+
+_SHORTEST_WAIT_SECONDS = 1.0
+_TOKEN_SHARE = 3
+"""An API token is replaced after this part of its life."""
+_STOP_SECONDS = 20
+_SERVICE_FILE = "pg_service.conf"
+_DOTENV_FILE = "lease.env"
+
+
+class OnNewLease(StrEnum):
+    """What the child gets to know of a new lease."""
+
+    NOTHING = "nothing"
+    """It reads the files: libpq does for each connection."""
+    HUP = "hup"
+    RESTART = "restart"
+
+
+class Supply:
+    """A lease, and the files that hold it.
+
+    Args:
+        sign_in: gives a client with a token that may take the lease.
+        binding: the tenant's.
+        folder: for the files; nobody else may look into it.
+        say: told of what goes wrong meanwhile.
+    """
+
+    lease: Lease
+
+    def __init__(
+        self,
+        sign_in: Callable[[], hvac.Client],
+        binding: Mapping[str, Any],
+        level: AccessLevel,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._sign_in = sign_in
+        self._binding = binding
+        self._level = level
+        self._folder = folder
+        self._say = say
+        self._client = sign_in()
+        self._taken: list[str] = []
+        self._take()
+
+    def variables(self) -> dict[str, str]:
+        """What the child is started with."""
+        return {
+            **self.lease.variables(),
+            "PGSERVICEFILE": str(self._folder / _SERVICE_FILE),
+            "PGSERVICE": self.lease.project,
+            "DATA_PLANE_LEASE_FILE": str(self._folder / _DOTENV_FILE),
+        }
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long nothing has to be done."""
+        half = self.lease.ttl_seconds / 2
+        if self.lease.token_ttl_seconds is not None:
+            half = min(half, self.lease.token_ttl_seconds / _TOKEN_SHARE)
+        return max(_SHORTEST_WAIT_SECONDS, half)
+
+    def refresh(self) -> bool:
+        """Renews the lease, or takes another where it cannot be renewed for long enough.
+
+        Returns:
+            Whether there is a new lease.
+        """
+        whole = self.lease.ttl_seconds
+        leases = LeaseClient(self._client)
+        try:
+            # A lease ends with the token that it was taken with.
+            self._client.auth.token.renew_self()
+            left = leases.renew(self.lease.lease_id, whole)
+            if left * 3 >= whole * 2:
+                self._write(leases.with_new_token(self.lease))
+                return False
+        except (LeaseError, VaultError, requests.RequestException):
+            pass  # revoked, or its token has ended: another is taken
+        try:
+            self._client = self._sign_in()
+            self._take()
+        except (ConnectorError, VaultError, requests.RequestException) as error:
+            self._say(f"no new lease yet, trying again: {error}")
+            return False
+        return True
+
+    def give_back(self) -> None:
+        """Revokes every lease that was taken."""
+        leases = LeaseClient(self._client)
+        for lease_id in self._taken:
+            with contextlib.suppress(LeaseError):  # those of an ended token are revoked
+                leases.revoke(lease_id)
+        self._taken.clear()
+
+    def _take(self) -> None:
+        lease = LeaseClient(self._client).issue(self._binding, self._level)
+        # The one before goes on until its end, so that what is open can be finished.
+        self._taken.append(lease.lease_id)
+        self._write(lease)
+
+    def _write(self, lease: Lease) -> None:
+        self.lease = lease
+        for name, form in ((_SERVICE_FILE, LeaseFormat.SERVICE), (_DOTENV_FILE, LeaseFormat.DOTENV)):
+            draft = self._folder / f".{name}"
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(lease.render(form) + "\n")
+            draft.replace(self._folder / name)
+
+
+@dataclass
+class _Child:
+    """The process, and the signals that are passed on to it."""
+
+    command: Sequence[str]
+    process: "subprocess.Popen[bytes]" = field(init=False)
+    stopped_by: int | None = None
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        # Whatever the caller has for libpq would come before what the service file says.
+        mine = {key: value for key, value in os.environ.items() if not key.startswith("PG") or key == "PGAPPNAME"}
+        try:
+            self.process = subprocess.Popen(self.command, env={**mine, **variables})
+        except OSError as error:
+            raise ConnectorError(
+                f"{self.command[0]} cannot be started: {(error.strerror or str(error)).lower()}"
+            ) from None
+
+    def wait(self, seconds: float) -> int | None:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def restart(self, variables: Mapping[str, str]) -> None:
+        self.process.terminate()
+        if self.wait(_STOP_SECONDS) is None:
+            self.process.kill()
+            self.process.wait()
+        if self.stopped_by is None:
+            self.start(variables)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        def pass_on(number: int, _frame: object) -> None:
+            self.stopped_by = number
+            self.process.send_signal(number)
+
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_supplied(
+    command: Sequence[str],
+    sign_in: Callable[[], hvac.Client],
+    binding: Mapping[str, Any],
+    level: AccessLevel,
+    on_new_lease: OnNewLease,
+    say: Callable[[str], None],
+) -> int:
+    """Runs a command with a lease that is kept alive, and gives all leases back at its end.
+
+    Args:
+        command: program and arguments.
+        sign_in: gives a client with a token that may take the lease; called again when the token has ended.
+        binding: the tenant's.
+        on_new_lease: what the command gets to know.
+        say: told of what goes wrong meanwhile.
+
+    Returns:
+        The command's exit code; 128 and the signal's number if one ended it.
+
+    Raises:
+        ConnectorError: if there is no lease to begin with, or no such command.
+    """
+    with tempfile.TemporaryDirectory(prefix="data-plane-", dir=_memory()) as folder:
+        supply = Supply(sign_in, binding, level, Path(folder), say)
+        try:
+            child = _Child(command)
+            child.start(supply.variables())
+            with child.signals():
+                code = _until_it_ends(child, supply, on_new_lease)
+        finally:
+            supply.give_back()
+    return 128 - code if code < 0 else code
+
+
+def _until_it_ends(child: _Child, supply: Supply, on_new_lease: OnNewLease) -> int:
+    refreshed = time.monotonic()
+    while True:
+        code = child.wait(max(0.0, refreshed + supply.wait_seconds - time.monotonic()))
+        if code is not None:
+            return code
+        refreshed = time.monotonic()
+        if not supply.refresh():
+            continue
+        if on_new_lease is OnNewLease.HUP:
+            child.process.send_signal(signal.SIGHUP)
+        elif on_new_lease is OnNewLease.RESTART:
+            child.restart(supply.variables())
+
+
+def _memory() -> str | None:
+    """A folder in memory, where there is one: credentials need no disk."""
+    shared = "/dev/shm"  # noqa: S108 the folder in it is this user's alone
+    return shared if sys.platform == "linux" and os.access(shared, os.W_OK) else None
