@@ -29,6 +29,7 @@ from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.lease_commands import add_lease_commands
 from connector.leases import Lease, LeaseClient, shell_exports
+from connector.migration_commands import add_migration_commands
 from connector.realignment import connector_secret
 from connector.rotation import rotate as rotate_secret
 from connector.touched import touched_command
@@ -205,6 +206,7 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
 
 add_action_commands(app, _messages, _said, _answer)
 add_lease_commands(app, _messages, _said, _answer)
+add_migration_commands(app, _messages, _said, _answer)
 add_backup_commands(app, _messages, _said, _answer)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)

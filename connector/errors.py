@@ -1,6 +1,6 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ActionError", "ConnectorError", "LeaseError"]
+__all__ = ["ActionError", "ConnectorError", "LeaseError", "MigrationError"]
 
 
 class ConnectorError(Exception):
@@ -9,6 +9,10 @@ class ConnectorError(Exception):
 
 class LeaseError(ConnectorError):
     """A lease cannot be taken, shown or given back."""
+
+
+class MigrationError(ConnectorError):
+    """A migration is refused, or was not finished. What of it was is in the message."""
 
 
 class ActionError(ConnectorError):
