@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import pulumi
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from components.cluster_settings import ClusterSettings, DatabaseMode
 from components.durations import Duration
@@ -31,6 +31,32 @@ __all__ = [
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 _Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
+
+
+_REACH_OUT = frozenset(
+    {
+        "adminpack",
+        "dblink",
+        "file_fdw",
+        "http",
+        "pg_cron",
+        "pg_net",
+        "plperlu",
+        "plpython3u",
+        "postgres_fdw",
+        "wrappers",
+    }
+)
+"""Extensions by which SQL gets at other servers, files, or the rights of whoever runs a job."""
+
+
+def _kept_inside(name: str) -> str:
+    if name in _REACH_OUT:
+        raise ValueError(f"an extension that stays in the database: every project could reach out of it with {name}")
+    return name
+
+
+_Extension = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$"), AfterValidator(_kept_inside)]
 
 
 class DatabaseSettings(StrictModel):
@@ -78,6 +104,8 @@ class CentralSettings(_Common):
     openbao: OpenBaoSettings
     api_url: _Url
     login: LoginSettings = LoginSettings()
+    extensions: tuple[_Extension, ...] = ()
+    """Of PostgreSQL, for projects to use."""
     kubernetes: ClusterSettings | None = None
 
     @model_validator(mode="after")
@@ -105,8 +133,11 @@ class CellSettings(_Common):
 _Settings = Annotated[CentralSettings | CellSettings, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[CentralSettings | CellSettings] = TypeAdapter(_Settings)
 _TEXTS = ("kind", "environment", "cell", "centralStack", "leaseTtlMaximum", "apiUrl")
-_OBJECTS = ("database", "openbao", "login", "kubernetes", "cellSize")
-_ONLY = {"cell": ("cell", "centralStack"), "central": ("database", "openbao", "login", "kubernetes", "apiUrl")}
+_OBJECTS = ("database", "openbao", "login", "extensions", "kubernetes", "cellSize")
+_ONLY = {
+    "cell": ("cell", "centralStack"),
+    "central": ("database", "openbao", "login", "extensions", "kubernetes", "apiUrl"),
+}
 
 
 def load_settings(config: pulumi.Config | None = None) -> CentralSettings | CellSettings:

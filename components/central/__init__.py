@@ -3,11 +3,13 @@
 Creates what tenants need of it:
     - the KV engine ``connectors`` with the generated secrets at ``connectors/supabase``;
     - the platform's objects in PostgreSQL (:mod:`components.central.platform_sql`);
+    - the extensions that projects may use (:mod:`components.central.extensions`);
     - the lease engine (:mod:`components.central.lease_engine`);
     - the key that signs API tokens, and the method by which people sign in to OpenBao;
 and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets
+from components.central.extensions import Extensions
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
@@ -56,6 +59,8 @@ class SupabaseCentralArgs:
     login: LoginSettings
     lease_ttl_maximum: int
     """Seconds."""
+    extensions: Sequence[str] = ()
+    """Of PostgreSQL, for projects to use."""
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
     cluster: ClusterArgs | None = None
@@ -84,6 +89,7 @@ class SupabaseCentralArgs:
             api_url=settings.api_url,
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
+            extensions=settings.extensions,
             existing_password=config.get_secret("databaseAdminPassword"),
             cluster=_cluster_args(settings, root),
         )
@@ -172,6 +178,7 @@ class SupabaseCentral(pulumi.ComponentResource):
                 parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
             ),
         )
+        Extensions(f"{name}-extensions", args.extensions, database, args.endpoint.name, [platform_objects], opts=child)
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
             name=SIGNING_KEY,

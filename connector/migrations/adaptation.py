@@ -30,7 +30,7 @@ from pglast.visitors import Ancestor, Visitor
 from components.naming import AccessLevel
 from connector.migrations.boundaries import Boundary, Finding, Scope, bodies_of, findings_in, role_here
 from connector.migrations.catalogue_lookups import unscoped_lookups
-from connector.migrations.literals import compared_roles
+from connector.migrations.literals import compared_roles, named_objects
 from connector.migrations.script import Statement, tokens_of
 
 __all__ = ["Adapted", "adapted"]
@@ -56,7 +56,6 @@ _SCHEMA_COLUMNS = frozenset(
 """Columns of the catalogues that hold the name of a schema."""
 _PUBLIC_NAME = re.compile(r"""(?<![\w.$/@:%-])(?:"public"|public)\.(?=["\w%])""")
 """The schema in front of a name, within a string."""
-_WHOLE_NAME = re.compile(r"""(?:"public"|public)\.(?:"[^"]+"|\w+)(?:\([^()]*\))?""")
 _COMPARED = frozenset({"ASCII_61", "NOT_EQUALS", "IN_P", "ASCII_40", "ASCII_44"})
 _LIST = frozenset({"ASCII_44", "SCONST"})
 
@@ -181,6 +180,7 @@ def _words(text: str, scope: Scope) -> Iterator[_Edit]:
 def _strings(text: str, scope: Scope, bodies: AbstractSet[str], *, within_code: bool) -> Iterator[_Edit]:
     """``public`` within strings: the text of functions, and strings that name an object or a schema."""
     tokens = tokens_of(text)
+    names = {token.start for token, _ in named_objects(text)}
     for place, token in enumerate(tokens):
         if token.name != "SCONST":
             continue
@@ -192,7 +192,7 @@ def _strings(text: str, scope: Scope, bodies: AbstractSet[str], *, within_code: 
             changed = _edited(inner, inner_edits)
         elif _names_a_schema(text, tokens, place):
             changed = re.sub(r'(?<![\w.])"?public"?(?![\w.])', scope.names.schema, content)
-        elif _WHOLE_NAME.fullmatch(content) or within_code:
+        elif token.start in names or within_code:
             # In code, a string may be a statement to be run: EXECUTE, format().
             changed = _PUBLIC_NAME.sub(f"{scope.names.schema}.", content)
         else:

@@ -4,7 +4,6 @@ PostgreSQL refuses all of it to a tenant's owner anyway, or would let through wh
 is looked at first, every place is named, and the advice is for people.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,7 +15,7 @@ from pglast.visitors import Ancestor, Visitor
 
 from components.naming import AccessLevel, TenantNames
 from connector.migrations.catalogue_lookups import unscoped_lookups
-from connector.migrations.literals import compared_roles
+from connector.migrations.literals import compared_roles, named_objects
 from connector.migrations.script import Statement, tokens_of
 
 __all__ = ["Boundary", "Finding", "Scope", "bodies_of", "findings_in", "role_here"]
@@ -175,15 +174,16 @@ def findings_in(statement: Statement, scope: Scope) -> list[Finding]:
     for text in (statement.text, *bodies_of(statement.node)):
         for _, name in compared_roles(text):
             visitor.found(Boundary.SHARED_ROLES, f"role '{name}' of a request (here {role_here(name, scope)})")
+        for _, name in named_objects(text):
+            visitor.named(name)
         for lookup in unscoped_lookups(text):
             if lookup.name not in scope.extension_objects:
                 visitor.found(Boundary.CATALOGUE, f"{lookup.column} = '{lookup.name}'")
-    if _language(statement.node) == "sql":
-        # PostgreSQL looks at it when the function is made, unlike at text in other languages.
-        with contextlib.suppress(ParseError):
-            visitor(tuple(parse_sql("".join(bodies_of(statement.node)))))
-    for boundary, what in _in_bodies(statement.node, scope):
-        visitor.found(boundary, what)
+    if (body := _sql_body(statement.node)) is not None:
+        visitor(body)
+    else:
+        for boundary, what in _in_bodies(statement.node, scope):
+            visitor.found(boundary, what)
     return [Finding(boundary, what, statement.line) for boundary, what in visitor.findings]
 
 
@@ -205,9 +205,15 @@ def bodies_of(node: ast.Node) -> Iterator[str]:
             yield from (part.sval for part in parts if isinstance(part, ast.String) and part.sval)
 
 
-def _language(node: ast.Node) -> str | None:
+def _sql_body(node: ast.Node) -> tuple[ast.RawStmt, ...] | None:
+    """The statements of a function in SQL: PostgreSQL looks at them when it is made, unlike at other languages' text."""
     options = node.options or () if isinstance(node, ast.CreateFunctionStmt) else ()
-    return next((option.arg.sval for option in options if option.defname == "language"), None)
+    if not any(option.defname == "language" and option.arg.sval.lower() == "sql" for option in options):
+        return None
+    try:
+        return parse_sql("".join(bodies_of(node)))
+    except ParseError:
+        return None
 
 
 class _Walk(Visitor):
@@ -253,16 +259,11 @@ class _Walk(Visitor):
         if len(words) >= 3:
             self._schema(words[-3], ".".join(words[-2:]))
 
-    def visit_TypeCast(self, ancestors: Ancestor, node: ast.TypeCast) -> None:  # noqa: N802
-        value = _constant(node.arg)
-        if (
-            value
-            and node.typeName is not None
-            and _words(node.typeName.names)[-1:] in (["regclass"], ["regtype"], ["regproc"], ["regprocedure"])
-        ):
-            words = [token for token in value.replace('"', "").partition("(")[0].split(".") if token]
-            if len(words) == 2:
-                self._schema(words[0], words[1])
+    def named(self, name: str) -> None:
+        """An object that a string names."""
+        words = [word for word in name.replace('"', "").partition("(")[0].split(".") if word]
+        if len(words) == 2:
+            self._schema(words[0], words[1])
 
     def visit_ObjectWithArgs(self, ancestors: Ancestor, node: ast.ObjectWithArgs) -> None:  # noqa: N802
         self._name(node.objname)
@@ -420,8 +421,7 @@ class _Walk(Visitor):
             self._schema(words[-2], words[-1])
 
     def _schema(self, schema: str, thing: str) -> None:
-        callable_in_auth = schema == "auth" and thing in _CALLABLE_IN_AUTH
-        if schema not in {self._scope.names.schema, *_OPEN_SCHEMAS} and not callable_in_auth:
+        if schema not in {self._scope.names.schema, *_OPEN_SCHEMAS} and not _callable_in_auth(schema, thing):
             self.found(self._boundary(schema), f"{schema}.{thing}")
 
     def _schema_itself(self, schema: str) -> None:
@@ -459,11 +459,18 @@ def _in_bodies(node: ast.Node, scope: Scope) -> Iterator[tuple[Boundary, str]]:
         for before, name, dot, thing in zip([None, *tokens], tokens, tokens[1:], tokens[2:], strict=False):
             if dot.name != "ASCII_46" or (before is not None and before.name == "ASCII_46"):
                 continue
-            schema = body[name.start : name.end + 1].strip('"')
+            schema, named = (body[token.start : token.end + 1].strip('"') for token in (name, thing))
             if schema == "public":
-                yield Boundary.PUBLIC, f"public.{body[thing.start : thing.end + 1]} in a function's text"
+                yield Boundary.PUBLIC, f"public.{named} in a function's text"
+            elif isinstance(node, ast.DoStmt) and schema in _PLATFORM_SCHEMAS and not _callable_in_auth(schema, named):
+                # Unlike a function's, its text runs now.
+                yield _PLATFORM_SCHEMAS[schema], f"{schema}.{named} in a DO block"
             elif schema.startswith("proj_") and schema != scope.names.schema and schema in scope.schemas:
-                yield Boundary.OTHER_PROJECTS, f"{schema}.{body[thing.start : thing.end + 1]} in a function's text"
+                yield Boundary.OTHER_PROJECTS, f"{schema}.{named} in a function's text"
+
+
+def _callable_in_auth(schema: str, thing: str) -> bool:
+    return schema == "auth" and thing in _CALLABLE_IN_AUTH
 
 
 def _nodes(ancestors: Ancestor | None) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Strings in SQL that hold the name of a role, told from other strings by what they are compared with."""
+"""Strings in SQL that hold the name of a role or of an object, told from data by what stands around them."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from pglast.parser import Token
 
 from connector.migrations.script import tokens_of
 
-__all__ = ["SHARED_API_ROLES", "compared_roles"]
+__all__ = ["SHARED_API_ROLES", "compared_roles", "named_objects"]
 
 SHARED_API_ROLES = frozenset({"anon", "authenticated", "service_role"})
 """What ``auth.role()`` gives on a Supabase of one's own. Here it gives the project's own role."""
@@ -15,6 +15,35 @@ _COMPARISONS = frozenset({"=", "<>", "!=", "in", "(", ",", "any", "array", "[", 
 _AROUND = frozenset({")", "(", "::", "text", "varchar", "name", "lower", "coalesce", "true"})
 _CALLERS = (["auth", ".", "role", "(", ")"], ["->>", "'role'"], ["#>>", "'{role}'"])
 _SESSION = frozenset({"current_user", "current_role", "session_user"})
+
+
+_TAKES_A_NAME = frozenset(
+    {
+        "currval",
+        "nextval",
+        "pg_get_serial_sequence",
+        "pg_relation_size",
+        "pg_total_relation_size",
+        "setval",
+        "to_regclass",
+        "to_regproc",
+        "to_regprocedure",
+        "to_regtype",
+    }
+)
+
+
+def named_objects(text: str) -> Iterator[tuple[Token, str]]:
+    """The strings of a statement that PostgreSQL takes for the name of an object, each with that name."""
+    tokens = tokens_of(text)
+    words = [text[token.start : token.end + 1].lower() for token in tokens]
+    for place, token in enumerate(tokens):
+        if token.name != "SCONST":
+            continue
+        cast = words[place + 1 : place + 2] == ["::"] and "".join(words[place + 2 : place + 3]).startswith("reg")
+        called = place > 1 and words[place - 1] == "(" and words[place - 2] in _TAKES_A_NAME
+        if cast or called:
+            yield token, text[token.start + 1 : token.end]
 
 
 def compared_roles(text: str) -> Iterator[tuple[Token, str]]:

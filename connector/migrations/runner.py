@@ -330,6 +330,8 @@ def _advice(error: psycopg.Error) -> str | None:
             )
         case psycopg.errors.QueryCanceled():
             return "It took longer than --statement-timeout allows."
+        case psycopg.errors.UnsafeNewEnumValueUsage():
+            return "A value that is added to a type can be used once the file is through: use it in the next file."
         case psycopg.errors.ActiveSqlTransaction():
             return f"It cannot run in a transaction: a file of its own whose first line is `{NO_TRANSACTION}`."
         case psycopg.errors.InsufficientPrivilege():

@@ -90,7 +90,8 @@ def _cut(text: str, found: tuple[ast.RawStmt, ...]) -> Iterator[Statement]:
 
 def _unreadable(file: ScriptFile, error: ParseError) -> str:
     message, *position = error.args
-    line = file.text.count("\n", 0, int(position[0])) + 1 if position else 1
+    # At the end of the input there is no position.
+    line = file.text.count("\n", 0, position[0] if position and position[0] is not None else len(file.text)) + 1
     meta = _META_COMMAND.search(file.text)
     if meta is not None:
         at = file.text.count("\n", 0, meta.start()) + 1
