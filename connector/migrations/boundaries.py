@@ -206,7 +206,7 @@ def bodies_of(node: ast.Node) -> Iterator[str]:
 
 
 def _sql_body(node: ast.Node) -> tuple[ast.RawStmt, ...] | None:
-    """The statements of a function in SQL: PostgreSQL looks at them when it is made, unlike at other languages' text."""
+    """The statements of a function in SQL: PostgreSQL looks at them when it is made, other than at plpgsql's."""
     options = node.options or () if isinstance(node, ast.CreateFunctionStmt) else ()
     if not any(option.defname == "language" and option.arg.sval.lower() == "sql" for option in options):
         return None

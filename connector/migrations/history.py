@@ -5,6 +5,7 @@ API role has any right on it. Its lock is what makes two runs of one project tak
 taken by every other tenant of the database, this one cannot.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from components.naming import API_LEVELS, TenantNames
 from connector.errors import MigrationError
@@ -90,8 +91,8 @@ class History:
         if not self._is_there():
             return {}
         query = sql.SQL("select {} from {} order by version").format(_COLUMNS, self._table)
-        with self._connection.cursor(row_factory=class_row(Entry)) as cursor:
-            return {entry.version: entry for entry in cursor.execute(query)}
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            return {row["version"]: Entry(**{**row, "state": State(row["state"])}) for row in cursor.execute(query)}
 
     @contextmanager
     def turn(self) -> Iterator[dict[str, Entry]]:
@@ -100,8 +101,8 @@ class History:
         Raises:
             MigrationError: if another run does not end in time.
         """
+        self._make()
         with self._connection.transaction():
-            self._make()
             self._connection.execute("select set_config('lock_timeout', %s, true)", [f"{self._wait_seconds}s"])
             try:
                 self._connection.execute(sql.SQL("lock table {} in share row exclusive mode").format(self._table))
@@ -169,6 +170,8 @@ class History:
     def _make(self) -> None:
         if self._is_there():
             return
-        self._connection.execute(_CREATE.format(table=self._table))
         roles = sql.SQL(", ").join(sql.Identifier(self._names.role(level)) for level in API_LEVELS)
-        self._connection.execute(sql.SQL("revoke all on {} from {}").format(self._table, roles))
+        # Another first run may be quicker, which `if not exists` does not see.
+        with contextlib.suppress(psycopg.errors.UniqueViolation), self._connection.transaction():
+            self._connection.execute(_CREATE.format(table=self._table))
+            self._connection.execute(sql.SQL("revoke all on {} from {}").format(self._table, roles))

@@ -314,7 +314,9 @@ def _failure(item: PreparedFile, statement: PreparedStatement, error: psycopg.Er
     position = int(diagnosis.statement_position or 1)
     line = statement.original.line + statement.text.count("\n", 0, position - 1)
     said = [f"{item.file.path}:{line}: {diagnosis.message_primary or error}"]
-    said += [f"  {text}" for text in (diagnosis.message_detail, diagnosis.message_hint, _advice(error)) if text]
+    # The detail of a wrong value or a broken constraint is the row, which may hold anything.
+    detail = None if (error.sqlstate or "")[:2] in {"22", "23"} else diagnosis.message_detail
+    said += [f"  {text}" for text in (detail, diagnosis.message_hint, _advice(error)) if text]
     if item.in_transaction:
         said.append("The file was rolled back. Mend it and run the same command again.")
     else:

@@ -57,7 +57,7 @@ def test_a_file_that_is_not_utf_8_names_the_byte(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_and_line_endings_change_nothing(tmp_path: Path) -> None:
-    supabase = folder(tmp_path, **{"1_a": "select 1;\nselect 2;\n", "2_a": b"\xef\xbb\xbfselect 1;\r\nselect 2;\r\n"})
+    supabase = folder(tmp_path, **{"1_a": b"select 1;\nselect 2;\n", "2_a": b"\xef\xbb\xbfselect 1;\r\nselect 2;\r\n"})
     plain, marked = migration_files(supabase)
     assert plain.checksum == marked.checksum
     assert [statement.text for statement in statements_of(marked)] == ["select 1", "select 2"]
