@@ -1,6 +1,6 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ActionError", "ConnectorError", "LeaseError", "MigrationError"]
+__all__ = ["ActionError", "ConnectorError", "LeaseError", "MigrationError", "MigrationRefusedError"]
 
 
 class ConnectorError(Exception):
@@ -13,6 +13,10 @@ class LeaseError(ConnectorError):
 
 class MigrationError(ConnectorError):
     """A migration is refused, or was not finished. What of it was is in the message."""
+
+
+class MigrationRefusedError(MigrationError):
+    """A migration names what is not the project's. Nothing was run."""
 
 
 class ActionError(ConnectorError):

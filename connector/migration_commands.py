@@ -17,9 +17,9 @@ from rich.table import Table
 
 from components.durations import parse_duration
 from components.naming import AccessLevel, TenantNames
-from connector.audit import AuditLog, current_user
+from connector.audit import AuditedAction, AuditLog, Outcome, current_user
 from connector.bindings import data_plane_of
-from connector.errors import ConnectorError, MigrationError
+from connector.errors import ConnectorError, MigrationError, MigrationRefusedError
 from connector.migrations import (
     DEFAULT_FOLDER,
     Boundary,
@@ -30,6 +30,7 @@ from connector.migrations import (
     PreparedFile,
     State,
     migration_files,
+    refuse,
     seed_files,
 )
 from connector.migrations.session import owner_session
@@ -78,10 +79,15 @@ class _Target:
         with owner_session(plane.client(self.project, AccessLevel.OWNER, self.user), binding) as connection:
             yield connection
 
-    def audited(self, action: str) -> AbstractContextManager[Any]:
-        return AuditLog.default(Home()).action(
-            action, self.user or current_user(), project=self.project, environment=self.environment
-        )
+    @contextmanager
+    def audited(self, action: str) -> Iterator[AuditedAction]:
+        about = {"project": self.project, "environment": self.environment}
+        with AuditLog.default(Home()).action(action, self.user or current_user(), **about) as under_way:
+            try:
+                yield under_way
+            except MigrationRefusedError:
+                under_way.note(outcome=Outcome.REFUSED)
+                raise
 
 
 def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
@@ -132,7 +138,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
                 for _, item in plan.pending:
                     _tell(item, answer if dry_run else said, diff=dry_run)
                 if dry_run:
-                    _tell_findings([item for _, item in plan.pending])
+                    refuse([item for _, item in plan.pending])
                     answer.print(f"{len(plan.pending)} migrations would be applied; {plan.applied} are")
                     return
                 with target.audited("migrate_up") as under_way:
@@ -253,12 +259,6 @@ def _tell(item: PreparedFile, console: Console, *, diff: bool) -> None:
         if statement.left_out:
             where = f"{item.file.path.name}:{statement.original.line}"
             console.print(f"  [dim]{escape(where)}: left out: {escape(statement.left_out)}[/]", soft_wrap=True)
-
-
-def _tell_findings(items: list[PreparedFile]) -> None:
-    lines = [f"  {item.file.path.name}: {finding}" for item in items for finding in item.findings]
-    if lines:
-        raise MigrationError("\n".join(["this would be refused:", *lines]))
 
 
 def _statuses(files: list[MigrationFile], entries: dict[str, Entry]) -> list[dict[str, Any]]:

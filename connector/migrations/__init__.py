@@ -12,7 +12,7 @@
 from connector.migrations.boundaries import Boundary
 from connector.migrations.files import DEFAULT_FOLDER, MigrationFile, migration_files, seed_files
 from connector.migrations.history import Entry, State
-from connector.migrations.prepared import PreparedFile
+from connector.migrations.prepared import PreparedFile, refuse
 from connector.migrations.runner import Limits, Migrator, Plan
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "PreparedFile",
     "State",
     "migration_files",
+    "refuse",
     "seed_files",
 ]

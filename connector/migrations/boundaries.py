@@ -42,6 +42,11 @@ class Boundary(StrEnum):
     SERVER = "server"
     """What is of the database or the server, not of a schema."""
 
+    @property
+    def advice(self) -> str:
+        """What to do instead of reaching over it."""
+        return _ADVICE[self]
+
 
 _ADVICE = {
     Boundary.PUBLIC: "leave the schema out of the name, or run with --adapt",
@@ -81,9 +86,6 @@ class Finding:
     what: str
     """In the words of SQL: ``schema public``, ``create role app``."""
     line: int
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.what}: {_ADVICE[self.boundary]}"
 
 
 _OPEN_SCHEMAS = frozenset({"pg_catalog", "information_schema", "pg_temp", "extensions", "data_plane_api"})

@@ -1,13 +1,13 @@
 """A migration as it is going to be run: its statements, adapted or not, and what stands against them."""
 
 import difflib
-from collections.abc import Iterator
+from collections import defaultdict
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pglast import ast, enums
 
-from connector.errors import MigrationError
+from connector.errors import MigrationError, MigrationRefusedError
 from connector.migrations.adaptation import adapted
 from connector.migrations.boundaries import Boundary, Finding, Scope, findings_in
 from connector.migrations.files import ScriptFile
@@ -15,6 +15,7 @@ from connector.migrations.script import NO_TRANSACTION, Statement, statements_of
 
 __all__ = ["PreparedFile", "PreparedStatement", "prepared", "refuse"]
 
+_SHOWN = 10
 _TRANSACTION = {
     enums.TransactionStmtKind.TRANS_STMT_BEGIN: "the file is one transaction already",
     enums.TransactionStmtKind.TRANS_STMT_START: "the file is one transaction already",
@@ -120,16 +121,21 @@ def refuse(files: list[PreparedFile]) -> None:
     """Raises if any file reaches over a boundary.
 
     Raises:
-        MigrationError: with every place of every file.
+        MigrationRefusedError: with the places, by boundary, and what to do about each.
     """
-    lines = list(_told(files))
-    if lines:
-        raise MigrationError("\n".join(["nothing was run:", *lines]))
-
-
-def _told(files: list[PreparedFile]) -> Iterator[str]:
+    places: defaultdict[Boundary, list[str]] = defaultdict(list)
     for item in files:
-        yield from (f"  {item.file.path.name}: {finding}" for finding in item.findings)
+        for finding in item.findings:
+            places[finding.boundary].append(f"{item.file.path.name}:{finding.line} {finding.what}")
+    if not places:
+        return
+    lines = ["nothing was run:"]
+    for boundary, found in places.items():
+        lines.append(f"  {boundary.value}: {boundary.advice}")
+        lines += [f"    {place}" for place in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            lines.append(f"    and {len(found) - _SHOWN} more")
+    raise MigrationRefusedError("\n".join(lines))
 
 
 def _transaction_control(file: ScriptFile, statement: Statement) -> str | None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.naming import TenantNames
-from connector.errors import MigrationError
+from connector.errors import MigrationError, MigrationRefusedError
 from connector.migrations.adaptation import adapted
 from connector.migrations.boundaries import Boundary, Scope, findings_in
 from connector.migrations.files import ScriptFile
@@ -146,18 +146,23 @@ def test_what_reaches_over_a_boundary_is_found(text: str, boundaries: list[str])
     assert reached(text) == boundaries
 
 
-def test_a_refusal_names_file_line_thing_and_what_to_do() -> None:
+def test_a_refusal_names_the_boundary_what_to_do_and_every_place() -> None:
     item = prepare("select 1;\n\ncreate table public.todos (id int);\ncreate extension hstore;", adapt=False)
-    with pytest.raises(MigrationError) as caught:
+    with pytest.raises(MigrationRefusedError) as caught:
         refuse([item])
     assert str(caught.value).splitlines() == [
         "nothing was run:",
-        "  m.sql: line 3: public.todos: leave the schema out of the name, or run with --adapt",
-        (
-            "  m.sql: line 4: create extension hstore: ask for it in `extensions` of the central stack; "
-            "its objects are in the schema `extensions`"
-        ),
+        "  public: leave the schema out of the name, or run with --adapt",
+        "    m.sql:3 public.todos",
+        "  extensions: ask for it in `extensions` of the central stack; its objects are in the schema `extensions`",
+        "    m.sql:4 create extension hstore",
     ]
+
+
+def test_a_long_refusal_is_cut_and_counted() -> None:
+    text = "".join(f"create table public.t{number} ();\n" for number in range(25))
+    with pytest.raises(MigrationRefusedError, match=r"m\.sql:10 public\.t9\n    and 15 more$"):
+        refuse([prepare(text, adapt=False)])
 
 
 ADAPTED = [
