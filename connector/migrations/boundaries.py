@@ -456,7 +456,11 @@ _OUTSIDE_OF_SCHEMAS = frozenset(
 
 def _in_bodies(node: ast.Node, scope: Scope) -> Iterator[tuple[Boundary, str]]:
     """What the text of a function names. Only what is sure: its language may be any, and so may its aliases."""
-    for body in bodies_of(node):
+    texts = list(bodies_of(node))
+    if isinstance(node, ast.DoStmt):
+        # What it executes is a string in it.
+        texts += [string for body in texts for string in _strings_in(body)]
+    for body in texts:
         tokens = tokens_of(body)
         for before, name, dot, thing in zip([None, *tokens], tokens, tokens[1:], tokens[2:], strict=False):
             if dot.name != "ASCII_46" or (before is not None and before.name == "ASCII_46"):
@@ -469,6 +473,12 @@ def _in_bodies(node: ast.Node, scope: Scope) -> Iterator[tuple[Boundary, str]]:
                 yield _PLATFORM_SCHEMAS[schema], f"{schema}.{named} in a DO block"
             elif schema.startswith("proj_") and schema != scope.names.schema and schema in scope.schemas:
                 yield Boundary.OTHER_PROJECTS, f"{schema}.{named} in a function's text"
+
+
+def _strings_in(text: str) -> Iterator[str]:
+    for token in tokens_of(text):
+        if token.name == "SCONST":
+            yield text[token.start : token.end + 1].strip("'").replace("''", "'")
 
 
 def _callable_in_auth(schema: str, thing: str) -> bool:

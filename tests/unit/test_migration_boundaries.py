@@ -130,6 +130,7 @@ OUTSIDE = [
     ("create policy p on storage.objects using (true)", ["storage"]),
     ("insert into storage.buckets (id) values ('a')", ["storage"]),
     ("do $$ begin insert into storage.buckets (id) values ('a'); end $$", ["storage"]),
+    ("do $$ begin execute 'create policy p on storage.objects using (id = ''a'')'; end $$", ["storage"]),
     ("alter publication supabase_realtime add table todos", ["realtime"]),
     ("drop publication supabase_realtime", ["realtime"]),
     ("create event trigger e on ddl_command_end execute function f()", ["server"]),
