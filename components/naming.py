@@ -108,6 +108,14 @@ class TenantNames:
         """The OpenBao path that mints such a token."""
         return f"identity/oidc/token/{self.storage_token_role}"
 
+    def workload_role(self, workload: str) -> str:
+        """The role of an auth method by which a workload signs in; the dash keeps it apart from those of levels.
+
+        Args:
+            workload: its name in the project's file.
+        """
+        return f"{self.schema}-{workload}"
+
     def identifiers(self) -> list[str]:
         """All database identifiers of the tenant, for length and collision checks."""
         return [self.schema, *(self.role(level) for level in AccessLevel)]

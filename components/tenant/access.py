@@ -1,11 +1,11 @@
 """Who may lease what: one OpenBao policy and one identity group per access level of a tenant.
 
-Access follows people and teams: a person's token can do what the person's groups can do at the time it is used, so a
-name taken out of a project's file takes effect on tokens that were issued before.
+Access follows people, teams and workloads: a token can do what the groups of its entity can do at the time it is used,
+so a name taken out of a project's file takes effect on tokens that were issued before.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_vault as vault
@@ -45,6 +45,8 @@ class TenantAccessArgs:
     """Identity entity of each person, by login name."""
     team_groups: Mapping[str, pulumi.Input[str]]
     """Identity group of each team, by name."""
+    workloads: Mapping[AccessLevel, Sequence[pulumi.Input[str]]] = field(default_factory=dict)
+    """Identity entities of the workloads of a level, which have that level alone."""
 
 
 class TenantAccess(pulumi.ComponentResource):
@@ -87,4 +89,5 @@ class TenantAccess(pulumi.ComponentResource):
             return []
         known = args.entities if kind == "users" else args.team_groups
         members = args.project.members("users" if kind == "users" else "teams")
-        return [known[name] for name in sorted({name for role, name in members if level in levels_of(role)})]
+        found = [known[name] for name in sorted({name for role, name in members if level in levels_of(role)})]
+        return [*found, *args.workloads.get(level, [])] if kind == "users" else found
