@@ -7,7 +7,7 @@ import pulumi
 import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
-from components.naming import API_LEVELS, AccessLevel
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel
 from components.platform import Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
@@ -123,6 +123,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 "openbaoAddress": known["openbao_address"],
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
+                "publishableKeyPath": f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}",
                 "pooler": _pooler_binding(known["pooler"]),
                 "workloads": _workload_binding(project, known["workload_logins"]),
                 **self._storage_binding(project, known["api_url"]),

@@ -11,14 +11,16 @@ import pulumi
 import pulumi_vault as vault
 
 from components.access import levels_of
-from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel, TenantNames
 from components.projects import ManagedService, Project
 
 __all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
 
 
 def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = False) -> str:
-    """The policy of one level: its own lease path and token path, and giving its own leases back.
+    """The policy of one level: its own lease path and token path, renewing its leases and giving them back.
+
+    API levels also read the publishable key, which goes with every token.
 
     No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role.
 
@@ -28,7 +30,7 @@ def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = F
     lease = names.lease_path(level)
     rules = [(lease, "read"), (f"sys/leases/revoke/{lease}/*", "update"), (f"sys/leases/renew/{lease}/*", "update")]
     if level in API_LEVELS:
-        rules.append((names.token_path(level), "read"))
+        rules += [(names.token_path(level), "read"), (f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}", "read")]
     if storage and level is AccessLevel.SERVICE_ROLE:
         rules.append((names.storage_token_path, "read"))
     return "\n".join(f'path "{path}" {{\n  capabilities = ["{capability}"]\n}}' for path, capability in rules) + "\n"
