@@ -134,8 +134,9 @@ class BoundDataPlane(DataPlane):
             raise ConnectorError(
                 f"{file} is no JSON: it has to hold a binding, as `dataplane status` shows it"
             ) from None
-        several = [found] if isinstance(found, dict) and "project" in found else list(dict(found).values())
-        if not all(isinstance(item, dict) and {"project", "openbaoAddress"} <= item.keys() for item in several):
+        found = found if isinstance(found, dict) else {}
+        several = [found] if "project" in found else list(found.values())
+        if not several or not all(_is_binding(item) for item in several):
             raise ConnectorError(f"{file} holds no binding: it has to be as `dataplane status --project` shows it")
         self._bindings = {str(item["project"]): item for item in several}
 
@@ -149,6 +150,10 @@ class BoundDataPlane(DataPlane):
 
     def operator(self) -> hvac.Client:
         return _connect(str(next(iter(self._bindings.values()))["openbaoAddress"]))
+
+
+def _is_binding(item: object) -> bool:
+    return isinstance(item, dict) and {"project", "lifecycle", "schema", "database", "openbaoAddress"} <= item.keys()
 
 
 def _refuse_user(user: str | None) -> None:
