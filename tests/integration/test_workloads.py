@@ -204,7 +204,9 @@ def test_a_wrapped_secret_id_is_unwrapped_once_and_signs_in_again_and_again(shop
     wrapped = credentials(shop, tmp_path, "api", secret_id(shop, "api", wrap="5m"), wrapped=True)
     signs_in = WorkloadSignIn(binding(shop), wrapped, "api")
     assert signs_in().token != signs_in().token
-    with pytest.raises(SignInError, match=r"used up or expired\. If nobody of yours has unwrapped it, somebody else has"):
+    with pytest.raises(
+        SignInError, match=r"used up or expired\. If nobody of yours has unwrapped it, somebody else has"
+    ):
         WorkloadSignIn(binding(shop), wrapped, "api")()
 
 
