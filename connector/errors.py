@@ -1,6 +1,13 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ActionError", "ConnectorError", "LeaseError", "MigrationError", "MigrationRefusedError"]
+__all__ = [
+    "ActionError",
+    "ConnectorError",
+    "LeaseError",
+    "MigrationError",
+    "MigrationRefusedError",
+    "SignInError",
+]
 
 
 class ConnectorError(Exception):
@@ -17,6 +24,10 @@ class MigrationError(ConnectorError):
 
 class MigrationRefusedError(MigrationError):
     """A migration names what is not the project's. Nothing was run."""
+
+
+class SignInError(ConnectorError):
+    """A workload cannot sign in to OpenBao."""
 
 
 class ActionError(ConnectorError):

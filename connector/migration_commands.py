@@ -1,5 +1,7 @@
 """``dataplane migrate``: a project's migrations and seeds."""
 
+import functools
+import inspect
 import json
 import sys
 import tomllib
@@ -19,7 +21,18 @@ from components.durations import parse_duration
 from components.naming import AccessLevel, TenantNames
 from connector.audit import AuditedAction, AuditLog, Outcome, current_user
 from connector.bindings import data_plane_of
+from connector.callers import (
+    AuthOption,
+    Caller,
+    RoleIdFileOption,
+    SecretIdFileOption,
+    TokenFileOption,
+    UserOption,
+    WorkloadOption,
+    WrappedOption,
+)
 from connector.errors import ConnectorError, MigrationError, MigrationRefusedError
+from connector.lease_commands import BindingOption, EnvironmentOption, ViaOption
 from connector.migrations import (
     DEFAULT_FOLDER,
     Boundary,
@@ -39,7 +52,6 @@ from embedded.workplace import ENVIRONMENT
 
 __all__ = ["add_migration_commands"]
 
-_Project = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
 _Folder = Annotated[Path, typer.Option("--folder", help="The repository's `supabase` folder.")]
 _Adapt = Annotated[
     bool,
@@ -53,20 +65,24 @@ _LeaveOut = Annotated[
     list[Boundary] | None,
     typer.Option("--leave-out", help="Do not run what reaches over this boundary; may be given several times."),
 ]
-_User = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
-_Environment = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-]
 _Seconds = Annotated[str, typer.Option(metavar="DURATION")]
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The project whose schema is migrated."""
+    """The project whose schema is migrated, and who does it."""
 
-    project: str
-    user: str | None
-    environment: str
+    project: Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
+    user: UserOption = None
+    auth: AuthOption = None
+    workload: WorkloadOption = None
+    token_file: TokenFileOption = None
+    role_id_file: RoleIdFileOption = None
+    secret_id_file: SecretIdFileOption = None
+    wrapped: WrappedOption = False
+    via: ViaOption = None
+    binding: BindingOption = None
+    environment: EnvironmentOption = ENVIRONMENT
 
     @property
     def names(self) -> TenantNames:
@@ -74,20 +90,45 @@ class _Target:
 
     @contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
-        plane = data_plane_of(self.environment)
-        binding = plane.binding(self.project)
-        with owner_session(plane.client(self.project, AccessLevel.OWNER, self.user), binding) as connection:
+        caller = Caller(
+            self.user,
+            self.auth,
+            self.workload,
+            self.token_file,
+            self.role_id_file,
+            self.secret_id_file,
+            self.wrapped,
+        )
+        plane = data_plane_of(self.environment, self.binding)
+        client = caller.sign_in(plane, self.project, AccessLevel.OWNER)()
+        with owner_session(client, plane.binding(self.project), self.via) as connection:
             yield connection
 
     @contextmanager
     def audited(self, action: str) -> Iterator[AuditedAction]:
         about = {"project": self.project, "environment": self.environment}
-        with AuditLog.default(Home()).action(action, self.user or current_user(), **about) as under_way:
+        actor = self.user or self.workload or current_user()
+        with AuditLog.default(Home()).action(action, actor, **about) as under_way:
             try:
                 yield under_way
             except MigrationRefusedError:
                 under_way.note(outcome=Outcome.REFUSED)
                 raise
+
+
+def _on_target(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of :class:`_Target`, and that in their place as its first argument."""
+    options = inspect.signature(_Target).parameters
+    _, *own = inspect.signature(command).parameters.values()
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        command(_Target(**{name: given.pop(name) for name in options}), **given)
+
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)]
+    with_options.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
+    return with_options
 
 
 def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
@@ -107,8 +148,9 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         said.print(f"  {escape(file.path.name)}")
 
     @migrate.command()
+    @_on_target
     def up(
-        project: _Project,
+        target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
         adapt: _Adapt = False,
@@ -119,8 +161,6 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         include_seed: Annotated[bool, typer.Option("--include-seed", help="Then run the seed files.")] = False,
         statement_timeout: _Seconds = "10m",
         lock_timeout: _Seconds = "10s",
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
     ) -> None:
         """Run the migrations that the schema does not have yet, in order, each file in one transaction.
 
@@ -131,7 +171,6 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
             limits = Limits(_seconds(statement_timeout, "statement-timeout"), _seconds(lock_timeout, "lock-timeout"))
             files = migration_files(folder)
             seeds = _seeds(folder) if include_seed else []
-            target = _Target(project, user, environment)
             with target.session() as connection:
                 migrator = Migrator(connection, target.names, limits, adapt=adapt, leave_out=frozenset(leave_out or ()))
                 plan = migrator.plan(files, include_all=include_all)
@@ -150,17 +189,15 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
                     said.print("[yellow]Without a policy, so only owner and service role see rows:[/]", ", ".join(bare))
 
     @migrate.command()
+    @_on_target
     def status(
-        project: _Project,
+        target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
         as_json: Annotated[bool, typer.Option("--json", help="Answer with a JSON list.")] = False,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
     ) -> None:
         """Show which migrations the schema has, and which are pending."""
         with messages():
             files = migration_files(folder)
-            target = _Target(project, user, environment)
             with target.session() as connection:
                 entries = Migrator(connection, target.names).history.entries()
         rows = _statuses(files, entries)
@@ -173,39 +210,35 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         answer.print(table)
 
     @migrate.command()
+    @_on_target
     def baseline(
+        target: _Target,
         version: Annotated[str, typer.Argument(help="The last migration whose effect the schema has.")],
-        project: _Project,
         folder: _Folder = DEFAULT_FOLDER,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
     ) -> None:
         """Note every migration up to a version as applied, without running it."""
         with messages():
             files = migration_files(folder)
-            target = _Target(project, user, environment)
             with target.audited("migrate_baseline") as under_way, target.session() as connection:
                 noted = Migrator(connection, target.names).baseline(files, version)
                 under_way.note(baseline=[file.version for file in noted])
             answer.print(f"{len(noted)} migrations noted as applied to {target.names.schema}")
 
     @migrate.command()
+    @_on_target
     def repair(
-        project: _Project,
+        target: _Target,
         applied: Annotated[
             list[str] | None, typer.Option("--applied", help="Note this version as applied, as its file is now.")
         ] = None,
         reverted: Annotated[list[str] | None, typer.Option("--reverted", help="Forget this version.")] = None,
         folder: _Folder = DEFAULT_FOLDER,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
     ) -> None:
         """Correct the history of migrations. The schema itself is not touched."""
         with messages():
             if not applied and not reverted:
                 raise ConnectorError("say what is to be corrected: --applied VERSION or --reverted VERSION")
             files = migration_files(folder)
-            target = _Target(project, user, environment)
             with target.audited("migrate_repair") as under_way, target.session() as connection:
                 migrator = Migrator(connection, target.names)
                 migrator.repair(files, reverted or [], applied=False)
@@ -214,13 +247,12 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
             answer.print(f"the history of {target.names.schema} is corrected")
 
     @migrate.command()
+    @_on_target
     def seed(
-        project: _Project,
+        target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
         adapt: _Adapt = False,
         leave_out: _LeaveOut = None,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
     ) -> None:
         """Run the seed files: those of `db.seed.sql_paths` in config.toml, else seed.sql, each in one transaction.
 
@@ -232,7 +264,6 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
                 raise MigrationError(
                     f"{folder} has no seed file: seed.sql, or what db.seed.sql_paths in config.toml says"
                 )
-            target = _Target(project, user, environment)
             with target.audited("migrate_seed"), target.session() as connection:
                 migrator = Migrator(connection, target.names, adapt=adapt, leave_out=frozenset(leave_out or ()))
                 migrator.seed(files, working_on)

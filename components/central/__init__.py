@@ -5,12 +5,13 @@ Creates what tenants need of it:
     - the platform's objects in PostgreSQL (:mod:`components.central.platform_sql`);
     - the extensions that projects may use (:mod:`components.central.extensions`);
     - the lease engine (:mod:`components.central.lease_engine`);
-    - the key that signs API tokens, and the method by which people sign in to OpenBao;
+    - the copy of the publishable key that tenants may read;
+    - the key that signs API tokens, and the methods by which people and workloads sign in to OpenBao;
 and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
@@ -22,15 +23,18 @@ from components.central.extensions import Extensions
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
+from components.central.pooler import pooler_endpoint
 from components.central.service_logins import ServiceLogins
+from components.central.service_secrets import ServiceSecretCopy
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
+from components.central.workload_logins import WorkloadLogins
 from components.cluster_settings import ClusterSettings
-from components.naming import CONNECTORS_MOUNT, JWKS_PATH, SIGNING_KEY
-from components.platform import DatabaseEndpoint, Platform
+from components.naming import CONNECTORS_MOUNT, JWKS_PATH, PUBLISHABLE_KEY, SIGNING_KEY, TENANTS_SECRET
+from components.platform import DatabaseEndpoint, Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
-from components.settings import CentralSettings, DatabaseSettings, LoginSettings
+from components.settings import CentralSettings, DatabaseSettings, LoginSettings, WorkloadLoginSettings
 
 __all__ = ["SupabaseCentral", "SupabaseCentralArgs"]
 
@@ -61,6 +65,8 @@ class SupabaseCentralArgs:
     """Seconds."""
     extensions: Sequence[str] = ()
     """Of PostgreSQL, for projects to use."""
+    workload_login: WorkloadLoginSettings = field(default_factory=WorkloadLoginSettings)
+    pooler: PoolerEndpoint | None = None
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
     cluster: ClusterArgs | None = None
@@ -90,6 +96,8 @@ class SupabaseCentralArgs:
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
             extensions=settings.extensions,
+            workload_login=settings.workload_login,
+            pooler=pooler_endpoint(settings),
             existing_password=config.get_secret("databaseAdminPassword"),
             cluster=_cluster_args(settings, root),
         )
@@ -143,6 +151,16 @@ class SupabaseCentral(pulumi.ComponentResource):
             required=required_secrets(args.cluster.settings) if args.cluster else {},
             adopted=adopted,
             opts=pulumi.ResourceOptions.merge(child, kept),
+        )
+        ServiceSecretCopy(
+            f"{name}-tenants",
+            address=args.openbao_address,
+            mount=connectors.path,
+            source=secrets.path,
+            source_version=secrets.version,
+            path=TENANTS_SECRET,
+            keys=[PUBLISHABLE_KEY],
+            opts=child,
         )
         foundation = _foundation(name, args.cluster, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
@@ -207,6 +225,14 @@ class SupabaseCentral(pulumi.ComponentResource):
             openbao_address=args.openbao_address,
             login_accessor=_login_accessor(name, args.login, openbao, self),
             api_url=args.api_url,
+            pooler=args.pooler,
+            workload_logins=WorkloadLogins(
+                f"{name}-workload-login",
+                args.workload_login,
+                openbao,
+                foundation.logins if foundation else {},
+                opts=child,
+            ).logins,
         )
         # Both wait for what they name, so that whoever reads them can use it.
         self.jwks_url = key.name.apply(lambda _: args.openbao_address).apply(lambda address: f"{address}{JWKS_PATH}")

@@ -7,8 +7,8 @@ import pulumi
 import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
-from components.naming import API_LEVELS, AccessLevel
-from components.platform import Platform
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel
+from components.platform import Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
 from components.tenant.access import TenantAccess, TenantAccessArgs
@@ -17,6 +17,7 @@ from components.tenant.revocation import LeaseRevocation
 from components.tenant.schema import TenantSchema, TenantSchemaArgs
 from components.tenant.sign_in import TenantSignIn
 from components.tenant.storage import TenantBucket
+from components.tenant.workloads import TenantWorkloads, TenantWorkloadsArgs, WorkloadLogins, login_for
 
 __all__ = ["ProjectTenant", "ProjectTenantArgs"]
 
@@ -76,6 +77,7 @@ class ProjectTenant(pulumi.ComponentResource):
             # Nothing can be leased before the roles are what a lease starts as.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[schema]),
         )
+        workloads = self._workloads(name, args)
         access = TenantAccess(
             f"{name}-access",
             TenantAccessArgs(
@@ -84,6 +86,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 attached=attached,
                 entities=args.entities,
                 team_groups=args.team_groups,
+                workloads=workloads,
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[leases]),
         )
@@ -105,6 +108,8 @@ class ProjectTenant(pulumi.ComponentResource):
             sslmode=args.platform.database.sslmode,
             api_url=args.platform.api_url,
             openbao_address=args.platform.openbao_address,
+            pooler=args.platform.pooler,
+            workload_logins=args.platform.workload_logins,
         ).apply(
             lambda known: {
                 "project": project.slug,
@@ -118,10 +123,22 @@ class ProjectTenant(pulumi.ComponentResource):
                 "openbaoAddress": known["openbao_address"],
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
+                "publishableKeyPath": f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}",
+                "pooler": _pooler_binding(known["pooler"]),
+                "workloads": _workload_binding(project, known["workload_logins"]),
                 **self._storage_binding(project, known["api_url"]),
             }
         )
         self.register_outputs({"binding": self.binding})
+
+    def _workloads(self, name: str, args: ProjectTenantArgs) -> Mapping[AccessLevel, list[pulumi.Output[str]]]:
+        if not args.project.workloads:
+            return {}
+        return TenantWorkloads(
+            f"{name}-workloads",
+            TenantWorkloadsArgs(project=args.project, provider=args.openbao, logins=args.platform.workload_logins),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).entities
 
     def _services(self, name: str, args: ProjectTenantArgs, schema: TenantSchema) -> None:
         """What the project declares of Auth and Storage, for these to find in the database."""
@@ -157,3 +174,27 @@ class ProjectTenant(pulumi.ComponentResource):
                 "tokenPath": project.names.storage_token_path,
             }
         }
+
+
+def _pooler_binding(pooler: PoolerEndpoint | None) -> dict[str, object] | None:
+    if pooler is None:
+        return None
+    return {
+        "host": pooler.host,
+        "sessionPort": pooler.session_port,
+        "transactionPort": pooler.transaction_port,
+        "tenant": pooler.tenant,
+        "sslmode": pooler.sslmode,
+    }
+
+
+def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, str]]:
+    return {
+        name: {
+            "level": workload.level.value,
+            "method": workload.method.value,
+            "mount": login_for(workload.method, logins, project.slug).path,
+            "role": project.names.workload_role(name),
+        }
+        for name, workload in project.workloads.items()
+    }

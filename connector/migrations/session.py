@@ -13,7 +13,7 @@ from hvac.exceptions import VaultError
 
 from components.naming import AccessLevel
 from connector.errors import LeaseError, MigrationError
-from connector.leases import Lease, LeaseClient
+from connector.leases import Lease, LeaseClient, Via
 
 __all__ = ["owner_session"]
 
@@ -22,7 +22,9 @@ _RENEWALS_A_TERM = 3
 
 
 @contextmanager
-def owner_session(client: hvac.Client, binding: Mapping[str, Any]) -> Iterator[psycopg.Connection[Any]]:
+def owner_session(
+    client: hvac.Client, binding: Mapping[str, Any], via: Via | None = None
+) -> Iterator[psycopg.Connection[Any]]:
     """A connection in autocommit mode.
 
     A lease ends at the project's `lease_max_ttl`, renewed or not; what still runs then is rolled back.
@@ -30,13 +32,16 @@ def owner_session(client: hvac.Client, binding: Mapping[str, Any]) -> Iterator[p
     Args:
         client: signed in as somebody who may use the project as its owner.
         binding: the tenant's, as the cell's stack exports it.
+        via: the way to the database; by session through the pooler, where there is one.
 
     Raises:
         LeaseError: if there is no lease to be had.
         MigrationError: if PostgreSQL cannot be reached with it.
     """
     leases = LeaseClient(client)
-    lease = leases.issue(binding, AccessLevel.OWNER)
+    if via is Via.TRANSACTION:
+        raise MigrationError("a migration is a session of its own: --via session, or direct")
+    lease = leases.issue(binding, AccessLevel.OWNER, via)
     try:
         with _renewed(client, lease), _connected(lease) as connection:
             yield connection
@@ -48,12 +53,7 @@ def owner_session(client: hvac.Client, binding: Mapping[str, Any]) -> Iterator[p
 def _connected(lease: Lease) -> psycopg.Connection[Any]:
     try:
         return psycopg.connect(
-            host=lease.host,
-            port=lease.port,
-            dbname=lease.database,
-            user=lease.username,
-            password=lease.password,
-            sslmode=lease.sslmode,
+            lease.database_url,
             application_name="dataplane migrate",
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             autocommit=True,

@@ -605,3 +605,32 @@ def test_a_migration_with_a_secret_in_it_is_not_printed(repository: Repository, 
     said = migrate("up", code=1).stderr
     assert "violates check constraint" in said
     assert "hunter2-secret" not in said
+
+
+def test_an_extension_of_the_central_stack_can_be_used_and_none_made(
+    new_workplace: Callable[[dict[str, str]], Workplace], tmp_path: Path
+) -> None:
+    workplace = new_workplace({"shop.yaml": SHOP})
+    settings = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+    with workplace.servers.postgres.connect() as admin:
+        found = admin.execute("select name from pg_available_extensions where name in ('vector', 'hstore')").fetchall()
+    assert found, "this PostgreSQL has none of the extensions that the test knows"
+    ((extension,), *_) = found
+    settings.write_text(settings.read_text() + f"  supabase-data-plane:extensions: [{extension}]\n")
+    bring_up(workplace)
+    first, second = bring_up(workplace), bring_up(workplace)
+    assert [run.updated for run in (*first, *second)] == [0] * len([*first, *second])
+    repository = Repository(Plane(workplace), tmp_path)
+    value = "'[1,2]'" if extension == "vector" else "'a=>1'"
+    repository.write(
+        _1_a=f"create extension if not exists {extension} with schema extensions;\n"
+        f"create table t (v {extension} default {value});\ninsert into t default values;",
+        _2_b="create extension tablefunc;",
+    )
+    with pytest.raises(
+        MigrationError, match=r"extensions: ask for it in `extensions` .*\n    2_b\.sql:1 create extension tablefunc"
+    ):
+        repository.up()
+    (repository.supabase / "migrations" / "2_b.sql").unlink()
+    assert repository.up() == ["1"]
+    assert repository.rows("select count(*) from proj_shop.t") == [(1,)]
