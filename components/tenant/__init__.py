@@ -189,8 +189,8 @@ def _pooler_binding(pooler: PoolerEndpoint | None) -> dict[str, object] | None:
     }
 
 
-def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, str]]:
-    bindings = {}
+def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, object]]:
+    bindings: dict[str, dict[str, object]] = {}
     for name, workload in project.workloads.items():
         login = login_for(workload.method, logins, project.slug)
         bindings[name] = {
@@ -205,4 +205,6 @@ def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dic
                 "serviceAccount": workload.kubernetes.service_account,
                 **({"audience": login.audience} if login.audience else {}),
             }
+        if workload.approle is not None:
+            bindings[name]["secretIdTtlSeconds"] = workload.approle.secret_id_ttl
     return bindings

@@ -10,6 +10,7 @@ such containers (``cannot create config … in read-only service``). It runs as 
 from pathlib import PurePosixPath
 from typing import Any
 
+from components.durations import format_duration
 from connector.service_binding.agent import (
     AGENT_GROUP,
     AGENT_IMAGE,
@@ -104,6 +105,7 @@ def compose_fragment(
 
 def _notes(service: Service, workload: Workload, again: str) -> list[str]:
     role = f"auth/{workload.mount}/role/{workload.role}"
+    lasting = format_duration(workload.secret_id_ttl_seconds) if workload.secret_id_ttl_seconds else "a while"
     return [
         f"Again: {again}",
         "",
@@ -122,4 +124,6 @@ def _notes(service: Service, workload: Workload, again: str) -> list[str]:
         "In the environment (Dokploy: Environment), never in a file of the repository:",
         f"  {_SECRETS['supabase-role-id']}    bao read -field=role_id {role}/role-id",
         f"  {_SECRETS['supabase-secret-id']}  bao write -force -field=secret_id {role}/secret-id",
+        f"A secret-ID can be signed in with for {lasting} (`secret_id_ttl` in the project's file). Put a new one there",
+        "before, and deploy again.",
     ]

@@ -255,7 +255,7 @@ def _agent_container(options: ClusterOptions, mounts: list[_Object]) -> _Object:
         "env": [{"name": name, "value": value} for name, value in AGENT_VARIABLES.items()],
         # The containers wait until there is a login.
         "startupProbe": {"exec": {"command": [*READY_COMMAND]}, "periodSeconds": 1, "failureThreshold": 120},
-        "resources": {"requests": {"cpu": "10m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+        "resources": {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": AGENT_USER,

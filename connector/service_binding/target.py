@@ -111,6 +111,8 @@ class Workload:
     service_account: str = ""
     audience: str | None = None
     """Whom its service account's tokens are for; None where OpenBao does not ask."""
+    secret_id_ttl_seconds: int | None = None
+    """How long an AppRole's secret-ID can be signed in with."""
 
     @classmethod
     def of(
@@ -151,7 +153,7 @@ class Workload:
         fitting = [key for key in fitting if level in {None, known[key]["level"]}]
         if len(fitting) == 1:
             return cls._from(fitting[0], known[fitting[0]])
-        that = f"that signs in by {method}" + (f" and is {level}" if level else "")
+        that = f"with {method}" + (f" and the level {level}" if level else "")
         if fitting:
             raise ConnectorError(
                 f"project {project} has several workloads {that}: say which with --workload: {', '.join(fitting)}"
@@ -171,6 +173,7 @@ class Workload:
             namespace=str(found.get("namespace") or ""),
             service_account=str(found.get("serviceAccount") or ""),
             audience=found.get("audience"),
+            secret_id_ttl_seconds=int(found["secretIdTtlSeconds"]) if "secretIdTtlSeconds" in found else None,
         )
 
 

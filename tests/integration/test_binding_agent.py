@@ -33,6 +33,7 @@ owners: [olga]
 workloads:
   web: {level: service_role, approle: {}}
   jobs: {level: owner, approle: {}}
+  late: {level: anon, approle: {secret_id_ttl: 5s}}
 limits: {lease_ttl: 6s, lease_max_ttl: 14s}
 """
 NAMES = TenantNames("brief")
@@ -257,6 +258,19 @@ def test_with_a_wrong_secret_nothing_is_written_and_the_log_says_why(brief: Plan
         assert not list(agent.bindings.rglob("uri"))
     finally:
         agent.stop()
+
+
+def test_once_a_secret_id_has_ended_the_files_work_until_the_sign_in_ends_and_again_with_a_new_one(
+    start: Start, tmp_path: Path
+) -> None:
+    agent = start("late")
+    agent.works_for(8)
+    assert wait_until(lambda: not agent.works(), 30), agent.log
+    assert "invalid role or secret ID" in agent.log
+    role = f"auth/approle/role/{NAMES.workload_role('late')}"
+    given = agent.openbao.write_data(f"{role}/secret-id", data={})["data"]["secret_id"]
+    (tmp_path / "supabase-secret-id").write_text(given, encoding="utf-8")
+    assert wait_until(agent.works, 60), agent.log
 
 
 def test_no_credential_is_in_the_agents_log(start: Start) -> None:
