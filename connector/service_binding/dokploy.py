@@ -75,11 +75,9 @@ def compose_fragment(
         "volumes": [f"{_VOLUME}:{FILES_FOLDER}"],
         "healthcheck": {
             "test": ["CMD", *READY_COMMAND],
-            "interval": "10s",
+            "interval": "2s",
             "timeout": "5s",
-            "retries": 3,
-            "start_period": "60s",
-            "start_interval": "1s",
+            "retries": 30,
         },
     }
     if ca:

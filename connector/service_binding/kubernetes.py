@@ -34,8 +34,11 @@ from connector.service_binding.target import Service, Workload
 
 __all__ = ["MINIMUM_LEASE_SECONDS", "ClusterOptions", "Provision", "manifests"]
 
+_KUBELET_SECONDS = 120
+"""How long a kubelet takes at most to bring a Secret's change to a Pod's files."""
+
 MINIMUM_LEASE_SECONDS = 300
-"""Half of it has to be longer than a kubelet takes for a Secret's change, which is up to two minutes."""
+"""Half of it has to be longer than that."""
 
 _AGENT = "supabase-agent"
 _FILES_VOLUME = "supabase-bindings"
@@ -174,7 +177,8 @@ def _openbao(service: Service, workload: Workload, options: ClusterOptions) -> _
 
 
 def _external_secret_notes(service: Service, workload: Workload, again: str) -> list[str]:
-    refresh = format_duration(service.lease_ttl_seconds // 2)
+    half = service.lease_ttl_seconds // 2
+    refresh, age = format_duration(half), format_duration(half - _KUBELET_SECONDS)
     return [
         f"Again: {again}",
         "",
@@ -182,7 +186,7 @@ def _external_secret_notes(service: Service, workload: Workload, again: str) -> 
         f"service account {workload.service_account} in the namespace {workload.namespace}.",
         "",
         f"Every {refresh} there is a new login in the files; the one before ends {refresh} later, with its sessions.",
-        f"So the application reads them for each new connection, and keeps none open longer than {refresh}.",
+        f"So the application reads them for each new connection, and keeps none open longer than {age}.",
     ]
 
 
@@ -275,7 +279,7 @@ def _agent_notes(options: ClusterOptions, again: str) -> list[str]:
         "",
         f"A part of the Deployment {options.deployment}, which has to be there: it needs Kubernetes 1.29 or newer.",
         "  kubectl apply --server-side --field-manager=dataplane-bind -f this file",
-        "or, with kustomize, the ConfigMap among `resources` and the Deployment among `patches`.",
+        "or, with kustomize, in two files: the ConfigMap among `resources`, the Deployment among `patches`.",
         "",
         f"The container {options.container} reads the files under {FILES_FOLDER} for each new connection.",
     ]

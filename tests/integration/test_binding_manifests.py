@@ -64,11 +64,11 @@ class Shop:
         binding = self.plane.workplace.bindings()["shop"]
         return binding_text(bind_request(project="shop", form="kubernetes", **request), binding)
 
-    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+    def kubectl(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
         command = [str(self.cluster.kubectl), "--kubeconfig", str(self.cluster.kubeconfig), "-n", self.namespace]
         done = subprocess.run([*command, *arguments], input=stdin, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stdout + (done.stderr if code else "")
 
     def apply(self, text: str, *options: str) -> str:
         return self.kubectl("apply", "--server-side", "--validate=strict", *options, "-f", "-", stdin=text)
@@ -208,6 +208,20 @@ def deployed(shop: Shop) -> Iterator[Shop]:
     shop.kubectl("apply", "--server-side", "-f", "-", stdin=DEPLOYMENT)
     yield shop
     shop.kubectl("delete", "deployment", "web")
+
+
+def test_the_agents_part_is_no_deployment_by_itself(shop: Shop) -> None:
+    said = shop.kubectl("apply", "--server-side", "-f", "-", stdin=shop.bound(provision="agent"), code=1)
+    assert "spec.selector: Required value" in said
+
+
+def test_a_service_account_that_somebody_else_has_set_is_not_overwritten_unseen(deployed: Shop) -> None:
+    other = '{"spec": {"template": {"spec": {"serviceAccountName": "default"}}}}'
+    deployed.kubectl("patch", "deployment", "web", "--type=merge", "-p", other)
+    bound = deployed.bound(provision="agent")
+    said = deployed.kubectl("apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1)
+    assert "conflict" in said
+    assert "serviceAccountName" in said
 
 
 def pod_of(shop: Shop) -> dict[str, Any]:

@@ -180,6 +180,13 @@ def test_the_fragment_passes_the_wall_that_hand_offs_have_to_pass(tmp_path: Path
     assert (report.exit_code, {str(file) for file in report.files}) == (0, {"compose.yaml", "supabase.compose.yaml"})
 
 
+@pytest.mark.parametrize("provision", ["external-secret", "agent"])
+def test_the_manifests_pass_the_wall(tmp_path: Path, provision: str) -> None:
+    (tmp_path / "supabase.yaml").write_text(written(form="kubernetes", provision=provision), encoding="utf-8")
+    report = checked([tmp_path], tmp_path)
+    assert (report.exit_code, {str(file) for file in report.files}) == (0, {"supabase.yaml"})
+
+
 def test_the_agent_has_no_right_that_it_does_not_need() -> None:
     agent = fragment(workload="edge")["services"]["supabase-agent"]
     assert agent["user"].partition(":")[0] not in {"0", "root"}
