@@ -121,7 +121,12 @@ class Project(_Strict):
     users: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Further people, by FractalOps role.")] = {}
     teams: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Teams, by FractalOps role.")] = {}
     workloads: Annotated[
-        dict[WorkloadName, Workload], Field(description="Programs that take leases, by a name of the project's own.")
+        dict[WorkloadName, Workload],
+        Field(
+            description="Programs that take leases, by a name of the project's own.",
+            # pydantic writes the names' pattern, and would let any other name pass.
+            json_schema_extra={"additionalProperties": False},
+        ),
     ] = {}
     managed_services: Annotated[
         list[ManagedService], Field(min_length=1, description="The services that the project requires.")

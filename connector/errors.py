@@ -1,6 +1,6 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ActionError", "ConnectorError", "LeaseError"]
+__all__ = ["ActionError", "ConnectorError", "LeaseError", "SignInError"]
 
 
 class ConnectorError(Exception):
@@ -9,6 +9,10 @@ class ConnectorError(Exception):
 
 class LeaseError(ConnectorError):
     """A lease cannot be taken, shown or given back."""
+
+
+class SignInError(ConnectorError):
+    """A workload cannot sign in to OpenBao."""
 
 
 class ActionError(ConnectorError):

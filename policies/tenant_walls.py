@@ -8,12 +8,12 @@ from typing import Any
 
 from pulumi_policy import Policy, Severity
 
-from components.naming import API_LEVELS, DATABASE_MOUNT, AccessLevel
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, DATABASE_MOUNT, TENANTS_SECRET, AccessLevel
 from policies.central import CENTRAL_SETTINGS, is_central
 from policies.openbao_policies import PathRule, UnreadablePolicyError, read_policy
 from policies.rules import Config, Finding, Resource, is_unknown, resource_policy, stack_policy
 
-__all__ = ["POLICIES"]
+__all__ = ["LEASE_SETTINGS", "POLICIES", "tenant_and_level"]
 
 _COMPONENT = "supabase-data-plane:tenant:ProjectTenant"
 _SCHEMA = "postgresql:index/schema:Schema"
@@ -52,7 +52,7 @@ def _texts(value: object) -> list[str]:
     return [_text(entry) for entry in value] if isinstance(value, list | tuple) else []
 
 
-def _tenant_and_level(role: str) -> tuple[str, str] | None:
+def tenant_and_level(role: str) -> tuple[str, str] | None:
     """``proj_a_b_owner`` → ``proj_a_b``, ``owner``; None if it is no tenant's role."""
     for level in _LEVELS:
         schema = role.removesuffix(f"_{level}")
@@ -92,7 +92,7 @@ def _grant(properties: Mapping[str, Any]) -> Iterator[str]:
             on = schema or f"the {properties.get('objectType', 'database')}"
             yield f"a grant on {on} is not inside a tenant's schema"
         elif (
-            role and role != _AUTHENTICATOR and not _is_public(role) and (_tenant_and_level(role) or ("",))[0] != schema
+            role and role != _AUTHENTICATOR and not _is_public(role) and (tenant_and_level(role) or ("",))[0] != schema
         ):
             yield f"{role} is no role of the tenant {schema}"
     if _on(properties.get("withGrantOption")):
@@ -101,12 +101,12 @@ def _grant(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _default_privileges(properties: Mapping[str, Any]) -> Iterator[str]:
     owner, role, schema = (_text(properties.get(key)) for key in ("owner", "role", "schema"))
-    tenant = _tenant_and_level(owner)
+    tenant = tenant_and_level(owner)
     if owner and (tenant is None or tenant[1] != "owner"):
         yield f"{owner} is no tenant's owner"
     elif tenant and schema and schema != tenant[0]:
         yield f"{owner} gives privileges in {schema}, which is not its own schema"
-    elif tenant and role and not _is_public(role) and (_tenant_and_level(role) or ("",))[0] != tenant[0]:
+    elif tenant and role and not _is_public(role) and (tenant_and_level(role) or ("",))[0] != tenant[0]:
         yield f"{role} is no role of the tenant {tenant[0]}"
     if _on(properties.get("withGrantOption")):
         yield f"{role} could pass its privileges on"
@@ -114,23 +114,23 @@ def _default_privileges(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _membership(properties: Mapping[str, Any]) -> Iterator[str]:
     role, granted = _text(properties.get("role")), _text(properties.get("grantRole"))
-    tenant = _tenant_and_level(granted)
+    tenant = tenant_and_level(granted)
     if _on(properties.get("withAdminOption")):
         yield f"{role} could give {granted} to others"
     if not role or not granted:
         return
     if tenant is None:
-        if _tenant_and_level(role) or role == _AUTHENTICATOR:
+        if tenant_and_level(role) or role == _AUTHENTICATOR:
             yield f"{role} becomes a member of {granted}, which is no tenant's role"
     elif role != _AUTHENTICATOR:
         yield f"{role} becomes a member of {granted}: only `{_AUTHENTICATOR}` may, for the API"
 
 
 def _memberships_of(properties: Mapping[str, Any]) -> Iterator[str]:
-    tenant = _tenant_and_level(_text(properties.get("name")))
+    tenant = tenant_and_level(_text(properties.get("name")))
     for granted in _texts(properties.get("roles")):
         if tenant is None:
-            if _tenant_and_level(granted):
+            if tenant_and_level(granted):
                 yield f"{properties.get('name')} is a member of the tenant's role {granted}"
         elif granted and granted not in _MEMBER_OF[tenant[1]]:
             yield f"{properties.get('name')} is a member of {granted}"
@@ -150,7 +150,7 @@ def _to_public(resource: Resource, _config: Config) -> Iterable[str]:
 
 def _cannot_log_in(resource: Resource, _config: Config) -> Iterable[str]:
     name = _text(resource.properties.get("name"))
-    if resource.type != _ROLE or not _tenant_and_level(name):
+    if resource.type != _ROLE or not tenant_and_level(name):
         return
     if _on(resource.properties.get("login")):
         yield f"{name} may log in"
@@ -177,7 +177,7 @@ def _bypass(resource: Resource, config: Config) -> Iterable[str]:
     if resource.type != _ROLE or not _on(resource.properties.get("bypassRowLevelSecurity")):
         return
     name = _text(resource.properties.get("name"))
-    if (_tenant_and_level(name) or ("", ""))[1] != "service_role" and not is_central(resource, config):
+    if (tenant_and_level(name) or ("", ""))[1] != "service_role" and not is_central(resource, config):
         yield f"role {name} passes row-level security"
 
 
@@ -229,7 +229,7 @@ def _revocable(resource: Resource, _config: Config) -> Iterable[str]:
 def _lease_of_one(resource: Resource, _config: Config) -> Iterable[str]:
     name = _text(resource.properties.get("name"))
     if resource.type == _LEASE_ROLE and _text(resource.properties.get("backend")) in {DATABASE_MOUNT, ""}:
-        if name and _tenant_and_level(name) is None:
+        if name and tenant_and_level(name) is None:
             yield f"{name} is no tenant's role and level, so no tenant's wall holds for its leases"
         for key in ("creationStatements", "renewStatements"):
             for text in _texts(resource.properties.get(key)):
@@ -254,7 +254,7 @@ def _token(name: str, properties: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: its template is no JSON, so what its tokens say cannot be known"
         return
     role = str(claims.get("role", "")) if isinstance(claims, dict) else ""
-    tenant = _tenant_and_level(role)
+    tenant = tenant_and_level(role)
     if tenant is None or tenant[1] == "owner":
         yield f"{name}: its tokens carry the role {role or '(none)'}, which is no API role of a tenant"
     elif name not in {role, f"{tenant[0]}_storage"}:
@@ -302,7 +302,7 @@ def _rule(name: str, rule: PathRule, config: Config) -> Iterator[str]:
     if "{{" in rule.path:
         yield f"{name}: {rule.path} depends on who asks, so it is no one tenant's"
         return
-    tenant = _tenant_and_level(name)
+    tenant = tenant_and_level(name)
     if tenant:
         if rule.path not in _own_paths(name, tenant[0], tenant[1]):
             yield f"{name}: {rule.path} is not a path of its own"
@@ -319,7 +319,7 @@ def _own_paths(name: str, schema: str, level: str) -> set[str]:
     lease = f"{DATABASE_MOUNT}/creds/{name}"
     paths = {lease, f"sys/leases/revoke/{lease}/*", f"sys/leases/renew/{lease}/*"}
     if level in API_LEVELS:
-        paths.add(f"identity/oidc/token/{name}")
+        paths |= {f"identity/oidc/token/{name}", f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}"}
     if level == AccessLevel.SERVICE_ROLE:
         paths.add(f"identity/oidc/token/{schema}_storage")
     return paths
@@ -336,9 +336,9 @@ def _covers(rule: str, path: str) -> bool:
 def _group(properties: Mapping[str, Any]) -> Iterator[str]:
     name = _text(properties.get("name"))
     for policy in _texts(properties.get("policies")):
-        if _tenant_and_level(policy) and policy != name:
+        if tenant_and_level(policy) and policy != name:
             yield f"group {name} is given the policy {policy}, which is another group's"
-        elif _tenant_and_level(name) and policy and policy != name:
+        elif tenant_and_level(name) and policy and policy != name:
             yield f"group {name} is given the policy {policy} besides its own"
         elif policy == "root":
             yield f"group {name} is given the policy root"
@@ -357,7 +357,7 @@ def _exposed(resource: Resource, _config: Config) -> Iterable[str]:
         if kind != "schema" or set(_texts(properties.get("privileges"))) - {"USAGE"}:
             yield f"{_AUTHENTICATOR} gets more of {schema} than that it is served"
     elif resource.type == _GRANT_ROLE and properties.get("role") == _AUTHENTICATOR:
-        tenant = _tenant_and_level(_text(properties.get("grantRole")))
+        tenant = tenant_and_level(_text(properties.get("grantRole")))
         if tenant and tenant[1] == "owner":
             yield f"the API could become {properties.get('grantRole')}, which owns the schema"
 
@@ -434,7 +434,7 @@ def _complete(resources: Sequence[Resource], _config: Config) -> Iterable[Findin
             yield Finding(f"the tenant {schema} lacks: {'; '.join(missing)}", urn)
 
 
-_LEASE_SETTINGS: dict[str, dict[str, Any]] = {
+LEASE_SETTINGS: dict[str, dict[str, Any]] = {
     "leaseTtlMaximum": {
         "type": "integer",
         "minimum": 5,
@@ -500,7 +500,7 @@ POLICIES: list[Policy] = [
         "Leases end: with a TTL, and with a maximum that renewals do not pass.",
         _bounded,
         instead="Set limits.lease_ttl and lease_max_ttl in the project's file, within the stack's leaseTtlMaximum",
-        settings=_LEASE_SETTINGS,
+        settings=LEASE_SETTINGS,
     ),
     resource_policy(
         "leases-are-revocable",

@@ -40,12 +40,13 @@ class WorkloadLogins(pulumi.ComponentResource):
             accessor = self._accessor(method, kubernetes.path, managed=kubernetes.managed)
             if kubernetes.managed:
                 accessor = self._configured(kubernetes, accessor)
-            found[method] = self._login(kubernetes.path, accessor, kubernetes.audience)
+            found[method.value] = self._login(kubernetes.path, accessor, kubernetes.audience)
         if settings.approle is not None:
             method = WorkloadMethod.APPROLE
             accessor = self._accessor(method, settings.approle.path, managed=settings.approle.managed)
-            found[method] = self._login(settings.approle.path, accessor, None)
-        self.logins = pulumi.Output.all(**{str(method): login for method, login in found.items()})
+            found[method.value] = self._login(settings.approle.path, accessor, None)
+        # With nothing given, `all` would make a list.
+        self.logins = pulumi.Output.from_input({}) if not found else pulumi.Output.all(**found)
         self.register_outputs({})
 
     @staticmethod

@@ -195,9 +195,6 @@ def test_a_command_runs_with_a_lease_that_is_listed_meanwhile_and_gone_after(up:
     kept = json.loads(up("lease", "-p", "demo", "--as", "anon", "-f", "json").stdout)
     listed = json.loads(up("leases", "--json").stdout)
     assert kept["lease_id"] in {item["lease_id"] for item in listed}
-    assert "lasts 1h from now" in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon").stdout
-    assert (
-        "--for: found 'soon'"
-        in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon", "--for", "soon", code=1).stderr
-    )
+    assert "lasts 1h from now" in up("renew", kept["lease_id"]).stdout
+    assert "--for: found 'soon'" in up("renew", kept["lease_id"], "--for", "soon", code=1).stderr
     up("revoke", kept["lease_id"])
