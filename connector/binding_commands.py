@@ -14,7 +14,8 @@ from rich.markup import escape
 from components.naming import AccessLevel
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
-from connector.service_binding import BindingForm, BindRequest, Provision, Route, bind_request, binding_text
+from connector.leases import Via
+from connector.service_binding import BindingForm, BindRequest, Provision, bind_request, binding_text
 from connector.service_binding.documents import difference, write_whole
 from embedded.workplace import ENVIRONMENT
 
@@ -40,7 +41,7 @@ def add_binding_commands(app: typer.Typer, messages: Callable[[], AbstractContex
         level: Annotated[AccessLevel | None, typer.Option("--as", help=_help("level"))] = None,
         workload: Annotated[str | None, typer.Option(help=_help("workload"))] = None,
         provision: Annotated[Provision | None, typer.Option(help=_help("provision"))] = None,
-        route: Annotated[Route | None, typer.Option(help=_help("route"))] = None,
+        via: Annotated[Via | None, typer.Option("--via", "--route", help=_help("via"))] = None,
         openbao: Annotated[str | None, typer.Option(help=_help("openbao"))] = None,
         ca: Annotated[str | None, typer.Option(help=_help("ca"))] = None,
         image: Annotated[str | None, typer.Option(help=_help("image"))] = None,
@@ -72,7 +73,7 @@ def add_binding_commands(app: typer.Typer, messages: Callable[[], AbstractContex
                 level=level,
                 workload=workload,
                 provision=provision,
-                route=route,
+                via=via,
                 openbao=openbao,
                 ca=ca,
                 image=image,

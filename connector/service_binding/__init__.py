@@ -11,7 +11,6 @@ from connector.service_binding.asset import ProjectAsset, asset_json_schema
 from connector.service_binding.catalogue import SERVICE_CATALOGUE_FILE, service_catalogue_text, service_entry
 from connector.service_binding.kubernetes import Provision
 from connector.service_binding.request import BindingForm, BindRequest, bind_request, binding_text
-from connector.service_binding.target import Route
 
 __all__ = [
     "SERVICE_CATALOGUE_FILE",
@@ -19,7 +18,6 @@ __all__ = [
     "BindingForm",
     "ProjectAsset",
     "Provision",
-    "Route",
     "asset_json_schema",
     "bind_request",
     "binding_text",

@@ -12,11 +12,12 @@ from components.naming import SLUG_PATTERN, AccessLevel
 from components.strict import StrictModel
 from components.workloads import WorkloadMethod, WorkloadName
 from connector.errors import ConnectorError
+from connector.leases import Via
 from connector.service_binding.agent import AGENT_IMAGE
 from connector.service_binding.asset import asset_text, project_asset
 from connector.service_binding.dokploy import compose_fragment
 from connector.service_binding.kubernetes import ClusterOptions, Provision, manifests
-from connector.service_binding.target import Route, Service, Workload, openbao_url
+from connector.service_binding.target import Service, Workload, openbao_url
 
 __all__ = ["BindRequest", "BindingForm", "bind_request", "binding_text"]
 
@@ -58,8 +59,8 @@ class BindRequest(StrictModel):
     provision: Annotated[Provision, Field(description="What brings credentials to a workload on Kubernetes.")] = (
         Provision.EXTERNAL_SECRET
     )
-    route: Annotated[
-        Route | None,
+    via: Annotated[
+        Via | None,
         Field(description="The way to the database; by default the pooler's sessions, where there is one."),
     ] = None
     openbao: Annotated[
@@ -133,7 +134,7 @@ def binding_text(request: BindRequest, binding: Mapping[str, Any]) -> str:
     """
 
     def service(level: AccessLevel) -> Service:
-        return Service.of(binding, level, route=request.route, openbao=request.openbao)
+        return Service.of(binding, level, via=request.via, openbao=request.openbao)
 
     if request.level is not None and request.form is BindingForm.ASSET:
         return asset_text(project_asset(binding, service(request.level), request.environment))

@@ -3,26 +3,15 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
 from components.naming import API_LEVELS, AccessLevel, TenantNames
 from components.workloads import WorkloadMethod
 from connector.errors import ConnectorError
+from connector.leases import Via, pooler_of, way_for
 
-__all__ = ["Route", "Service", "Workload", "openbao_url"]
-
-
-class Route(StrEnum):
-    """The way to the database."""
-
-    SESSION = "session"
-    """The pooler, one server connection for a client's session."""
-    TRANSACTION = "transaction"
-    """The pooler, a server connection for each transaction: no prepared statements, no session settings."""
-    DIRECT = "direct"
-    """PostgreSQL itself."""
+__all__ = ["Service", "Workload", "openbao_url"]
 
 
 @dataclass(frozen=True)
@@ -46,39 +35,38 @@ class Service:
 
     @classmethod
     def of(
-        cls, binding: Mapping[str, Any], level: AccessLevel, *, route: Route | None = None, openbao: str | None = None
+        cls, binding: Mapping[str, Any], level: AccessLevel, *, via: Via | None = None, openbao: str | None = None
     ) -> "Service":
         """The service of a tenant's binding.
 
         Args:
             binding: the tenant's, as the cell's stack exports it.
-            route: by default the pooler's session mode, where there is a pooler.
+            via: the way to the database; by default the pooler's sessions, where there is a pooler.
             openbao: OpenBao's URL as the consumer reaches it; by default as this program does.
 
         Raises:
-            ConnectorError: if the tenant is detached, there is no pooler, or the URL is none.
+            ConnectorError: if the tenant is detached, the way cannot be gone, or the URL is none.
         """
         project = str(binding["project"])
         if binding["lifecycle"] != "attached":
             raise ConnectorError(
                 f"project {project} is {binding['lifecycle']}: set `lifecycle: attached` in its file and bring it up"
             )
-        pooler: Mapping[str, Any] = binding.get("pooler") or {}
-        if route is None:
-            route = Route.SESSION if pooler else Route.DIRECT
-        if route is not Route.DIRECT and not pooler:
-            raise ConnectorError(f"the environment of project {project} has no pooler: bind it with --route direct")
-        direct = route is Route.DIRECT
-        way = binding["database"] if direct else {**pooler, "port": pooler[f"{route.value}Port"]}
+        pooler, database = pooler_of(binding), binding["database"]
+        host, port, sslmode, suffix = database["host"], database["port"], database["sslmode"], ""
+        way = way_for(level, via, pooler)
+        if pooler is not None and way is not Via.DIRECT:
+            host, sslmode, suffix = pooler.host, pooler.sslmode, f".{pooler.tenant}"
+            port = pooler.session_port if way is Via.SESSION else pooler.transaction_port
         served = bool(binding["exposed"]) and level in API_LEVELS
         return cls(
             names=TenantNames(project),
             level=level,
-            host=str(way["host"]),
-            port=int(way["port"]),
-            database=str(binding["database"]["database"]),
-            sslmode=str(way["sslmode"]),
-            login_suffix="" if direct else f".{pooler['tenant']}",
+            host=str(host),
+            port=int(port),
+            database=str(database["database"]),
+            sslmode=str(sslmode),
+            login_suffix=suffix,
             api_url=str(binding["apiUrl"]).removesuffix("/rest/v1") if served else None,
             publishable_key_path=str(binding["publishableKeyPath"]),
             openbao_address=openbao_url(openbao or str(binding["openbaoAddress"])),

@@ -136,7 +136,7 @@ def provisioned(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield shop
 
 
-@pytest.mark.parametrize("options", [{}, {"ca": "openbao-ca"}, {"route": "direct", "deployment": "frontend"}])
+@pytest.mark.parametrize("options", [{}, {"ca": "openbao-ca"}, {"via": "direct", "deployment": "frontend"}])
 def test_the_manifests_of_external_secrets_are_accepted_without_a_field_too_many(
     shop: Shop, options: dict[str, str]
 ) -> None:
@@ -211,7 +211,8 @@ def deployed(shop: Shop) -> Iterator[Shop]:
 
 
 def test_the_agents_part_is_no_deployment_by_itself(shop: Shop) -> None:
-    said = shop.kubectl("apply", "--server-side", "-f", "-", stdin=shop.bound(provision="agent"), code=1)
+    bound = shop.bound(provision="agent")
+    said = shop.kubectl("apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1)
     assert "spec.selector: Required value" in said
 
 

@@ -73,14 +73,14 @@ def test_the_same_is_written_again_and_again(request_: dict[str, str]) -> None:
     ("change", "message"),
     [
         ({"lifecycle": "detached"}, "project my-shop is detached: set `lifecycle: attached`"),
-        ({"pooler": None, "route": "session"}, "has no pooler: bind it with --route direct"),
+        ({"pooler": None, "via": "session"}, "there is no pooler here: leave --via out"),
         ({"openbaoAddress": "openbao:8200"}, "'openbao:8200' is not OpenBao's URL"),
     ],
 )
 def test_what_cannot_be_bound_is_refused_with_what_to_do(
     request_: dict[str, str], change: dict[str, Any], message: str
 ) -> None:
-    given = {**request_, **({"route": change["route"]} if "route" in change else {})}
+    given = {**request_, **({"via": change["via"]} if "via" in change else {})}
     with pytest.raises(ConnectorError, match=message):
         written({**BINDING, **change}, **given)
 
@@ -97,7 +97,7 @@ def test_a_secret_and_an_agent_have_the_same_entries() -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "host", "port", "sslmode", "suffix"),
+    ("via", "host", "port", "sslmode", "suffix"),
     [
         ("", "pooler.example.com", "5432", "require", ".supabase"),
         ("session", "pooler.example.com", "5432", "require", ".supabase"),
@@ -105,10 +105,10 @@ def test_a_secret_and_an_agent_have_the_same_entries() -> None:
         ("direct", "db.example.com", "5433", "verify-full", ""),
     ],
 )
-def test_a_route_decides_the_address_and_the_logins_spelling(
-    route: str, host: str, port: str, sslmode: str, suffix: str
+def test_the_way_decides_the_address_and_the_logins_spelling(
+    via: str, host: str, port: str, sslmode: str, suffix: str
 ) -> None:
-    request = {"route": route} if route else {}
+    request = {"via": via} if via else {}
     data = of_kind("ExternalSecret", objects(None, **request))["web-supabase"]["spec"]["target"]["template"]["data"]
     assert (data["host"], data["port"], data["sslmode"]) == (host, port, sslmode)
     assert data["username"] == "{{ .username }}" + suffix
@@ -119,13 +119,13 @@ def test_a_route_decides_the_address_and_the_logins_spelling(
     assert database == {"host": host, "port": int(port), "database": "postgres", "sslmode": sslmode}
 
 
-def test_without_a_pooler_the_route_is_direct() -> None:
+def test_without_a_pooler_the_way_is_direct() -> None:
     assert agent_files({**BINDING, "pooler": None}, workload="edge")["supabase/host"] == "db.example.com"
 
 
 def test_an_ipv6_address_stands_in_brackets_in_the_uri_alone() -> None:
     database = {**BINDING["database"], "host": "fd00::7"}
-    files = agent_files({**BINDING, "database": database}, workload="edge", route="direct")
+    files = agent_files({**BINDING, "database": database}, workload="edge", via="direct")
     assert files["supabase/host"] == "fd00::7"
     assert "@[fd00::7]:5433/" in files["supabase/uri"]
 

@@ -60,7 +60,9 @@ def pooler(**change: Any) -> tuple[str, int, int, str, str] | None:
     settings = load({**CENTRAL, **change})
     assert isinstance(settings, CentralSettings)
     found = pooler_endpoint(settings)
-    return None if found is None else (found.host, found.session_port, found.transaction_port, found.tenant, found.sslmode)
+    return (
+        None if found is None else (found.host, found.session_port, found.transaction_port, found.tenant, found.sslmode)
+    )
 
 
 def test_clients_reach_the_pooler_at_its_service_unless_the_settings_say_where() -> None:
