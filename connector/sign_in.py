@@ -99,22 +99,31 @@ class WorkloadSignIn:
                 role_id, secret_id = self._approle(client, self.credentials, mount, role)
                 client.auth.approle.login(role_id, secret_id, mount_point=mount)
         except (Forbidden, InvalidRequest, InvalidPath) as error:
-            raise SignInError(f"{role} may not sign in: {explain(error)}; {self._remedy}") from None
+            raise SignInError(f"{role} may not sign in: {explain(error)}; {self._remedy(error)}") from None
         except (VaultError, requests.RequestException) as error:
             raise SignInError(f"{role} cannot sign in now: {explain(error)}") from None
         return client
 
-    @property
-    def _remedy(self) -> str:
+    def _remedy(self, error: VaultError) -> str:
         if isinstance(self.credentials, KubernetesCredentials):
-            return "the token has to be of the account, the namespace and the audience that the project names"
-        return "a secret-ID that is used up or expired is replaced by `dataplane workload secret-id`"
+            return (
+                "the token has to be of the account and the namespace that the project names, and made out to the "
+                "audience that the central stack names"
+            )
+        if isinstance(error, Forbidden):
+            return "its identity is disabled, or locked for some minutes after wrong secret-IDs"
+        return (
+            "a secret-ID that is used up or expired is replaced by `dataplane workload secret-id`, and a wrapping "
+            "token takes --wrapped"
+        )
 
     def _declared(self) -> Mapping[str, Any]:
         method = self.credentials.method
         workloads = self.binding.get("workloads") or {}
         fitting = {name: found for name, found in workloads.items() if found["method"] == method}
-        project, there = self.binding["project"], ", ".join(sorted(fitting)) or "none"
+        project, there = self.binding["project"], ", ".join(sorted(fitting))
+        if not fitting:
+            raise SignInError(f"{project} has no workload that signs in by {method}: its file has to name one")
         if self.workload is None and len(fitting) == 1:
             return dict(next(iter(fitting.values())))
         if self.workload is None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -177,6 +178,26 @@ def test_a_used_up_secret_id_is_refused(shop: Plane, tmp_path: Path) -> None:
         SignInError, match="invalid role or secret ID; a secret-ID that is used up or expired is replac"
     ):
         signs_in()
+
+
+def test_wrong_secret_ids_lock_a_workload_out_for_a_while_so_its_role_id_is_not_to_be_guessed(
+    shop: Plane, tmp_path: Path
+) -> None:
+    right = credentials(shop, tmp_path, "gone", secret_id(shop, "gone"))
+    assert right.role_id_file is not None
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", right.role_id_file.read_text())
+    assert WorkloadSignIn(binding(shop), right, "gone")().is_authenticated()
+    wrong = credentials(shop, tmp_path, "gone", "wrong")
+    for _ in range(5):
+        with pytest.raises(SignInError, match="invalid role or secret ID"):
+            WorkloadSignIn(binding(shop), wrong, "gone")()
+    locked = credentials(shop, tmp_path, "gone", secret_id(shop, "gone"))
+    with pytest.raises(SignInError, match="locked for some minutes after wrong secret-IDs"):
+        WorkloadSignIn(binding(shop), locked, "gone")()
+    root = shop.workplace.servers.openbao.client()
+    accessor = root.read("sys/auth")["data"]["approle/"]["accessor"]
+    root.write_data(f"sys/locked-users/{accessor}/unlock/{right.role_id_file.read_text()}", data={})
+    assert WorkloadSignIn(binding(shop), locked, "gone")().is_authenticated()
 
 
 def test_an_expired_secret_id_is_refused(shop: Plane, tmp_path: Path) -> None:
@@ -475,7 +496,7 @@ def test_revoking_earlier_secret_ids_leaves_the_new_one_alone(shop: Plane, datap
         (["lease", "-p", "shop"], "say as what to lease with --as: owner, service_role, authenticated, anon"),
         (["lease", "-p", "shop", "--workload", "api"], "say how the workload signs in"),
         (["lease", "-p", "shop", "--auth", "approle", "--user", "olga"], "either a person asks"),
-        (["lease", "-p", "shop", "--auth", "kubernetes", "--workload", "api"], "no workload 'api' that signs in by kub"),
+        (["lease", "-p", "shop", "--auth", "kubernetes", "--workload", "api"], "shop has no workload that signs in by kubernetes"),
         (["lease", "-p", "shop", "--as", "owner", "--user", "olga", "--overlap", "5s"], "--overlap is for --replace"),
         (["lease", "-p", "shop", "--as", "owner", "--user", "olga", "--via", "session"], "there is no pooler here"),
         (["revoke", "-p", "shop", "--user", "olga"], "takes an operator"),
