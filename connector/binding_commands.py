@@ -56,6 +56,14 @@ def add_binding_commands(app: typer.Typer, messages: Callable[[], AbstractContex
         check: Annotated[
             bool, typer.Option("--check", help="Write nothing; fail, and show how, if --output is out of date.")
         ] = False,
+        binding_file: Annotated[
+            Path | None,
+            typer.Option(
+                "--binding",
+                envvar="DATA_PLANE_BINDING",
+                help="A JSON file with the project's binding, instead of the stacks' outputs.",
+            ),
+        ] = None,
         environment: Annotated[
             str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
         ] = ENVIRONMENT,
@@ -81,7 +89,7 @@ def add_binding_commands(app: typer.Typer, messages: Callable[[], AbstractContex
                 container=container,
                 environment=environment,
             )
-            binding = data_plane_of(environment).binding(project)
+            binding = data_plane_of(environment, binding_file).binding(project)
             text = binding_text(request, binding)
             if check and output is not None:
                 changes = difference(output, text)

@@ -132,7 +132,15 @@ def binding_text(request: BindRequest, binding: Mapping[str, Any]) -> str:
     Raises:
         ConnectorError: if the tenant cannot be bound so.
     """
+    try:
+        return _text(request, binding)
+    except KeyError as missing:
+        raise ConnectorError(
+            f"the binding of {request.project} does not say {missing}, which this program exports: bring its cell up"
+        ) from None
 
+
+def _text(request: BindRequest, binding: Mapping[str, Any]) -> str:
     def service(level: AccessLevel) -> Service:
         return Service.of(binding, level, via=request.via, openbao=request.openbao)
 

@@ -15,7 +15,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from components.tenant.leases import TOKEN_TTL_SECONDS
-from connector import binding_commands
 from connector.binding_commands import add_binding_commands
 from connector.cli import _messages
 from connector.errors import ConnectorError
@@ -83,6 +82,13 @@ def test_what_cannot_be_bound_is_refused_with_what_to_do(
     given = {**request_, **({"via": change["via"]} if "via" in change else {})}
     with pytest.raises(ConnectorError, match=message):
         written({**BINDING, **change}, **given)
+
+
+@pytest.mark.parametrize("request_", FORMS)
+def test_a_binding_that_an_older_program_exported_is_to_be_exported_again(request_: dict[str, str]) -> None:
+    older = {key: value for key, value in BINDING.items() if key != "leaseTtlSeconds"}
+    with pytest.raises(ConnectorError, match=r"my-shop does not say 'leaseTtlSeconds'.*: bring its cell up"):
+        written(older, **request_)
 
 
 def test_a_secret_and_an_agent_have_the_same_entries() -> None:
@@ -325,14 +331,11 @@ Bind = Callable[..., Any]
 
 
 @pytest.fixture
-def bind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bind:
-    """The command, for an environment with one tenant."""
-
-    class Plane:
-        def binding(self, _project: str) -> dict[str, Any]:
-            return BINDING
-
-    monkeypatch.setattr(binding_commands, "data_plane_of", lambda _environment: Plane())
+def bind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bind:
+    """The command, with the tenant's binding in a file, in an empty folder."""
+    file = tmp_path_factory.mktemp("binding") / "binding.json"
+    file.write_text(json.dumps(BINDING), encoding="utf-8")
+    monkeypatch.setenv("DATA_PLANE_BINDING", str(file))
     monkeypatch.chdir(tmp_path)
     app = typer.Typer()
     add_binding_commands(app, _messages, Console(stderr=True, soft_wrap=True))
