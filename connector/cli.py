@@ -25,6 +25,7 @@ from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
+from connector.binding_commands import add_binding_commands
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.lease_commands import add_lease_commands
@@ -211,6 +212,7 @@ add_lease_commands(app, _messages, _said, _answer)
 add_migration_commands(app, _messages, _said, _answer)
 add_workload_commands(app, _messages, _said)
 add_backup_commands(app, _messages, _said, _answer)
+add_binding_commands(app, _messages, _said)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)
 

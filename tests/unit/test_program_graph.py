@@ -432,9 +432,24 @@ def test_a_tenant_without_workloads_declares_nothing_for_them(cell: Program) -> 
 def test_a_binding_says_how_workloads_sign_in_and_where_the_pooler_is(with_workloads: Program) -> None:
     binding = with_workloads.result["my-app"]
     assert binding["workloads"] == {
-        "api": {"level": "service_role", "method": "kubernetes", "mount": "k8s", "role": "proj_my_app-api"},
-        "ci": {"level": "owner", "method": "approle", "mount": "approle", "role": "proj_my_app-ci"},
+        "api": {
+            "level": "service_role",
+            "method": "kubernetes",
+            "mount": "k8s",
+            "role": "proj_my_app-api",
+            "namespace": "shop",
+            "serviceAccount": "api.v2",
+            "audience": "openbao",
+        },
+        "ci": {
+            "level": "owner",
+            "method": "approle",
+            "mount": "approle",
+            "role": "proj_my_app-ci",
+            "secretIdTtlSeconds": 3600,
+        },
     }
+    assert binding["leaseTtlSeconds"] == 600
     assert binding["pooler"] == {
         "host": "pooler.internal",
         "sessionPort": 5432,
