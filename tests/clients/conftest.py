@@ -62,12 +62,7 @@ _HERE = Path(__file__).parent
 @pytest.fixture(scope="session")
 def shops(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
     """The tenants shop and rival, and brief, whose leases last 6 s; rival has a table with a row."""
-    workplace = new_workplace({"shop.yaml": SHOP, "rival.yaml": RIVAL, "brief.yaml": BRIEF})
-    bring_up(workplace)
-    plane = Plane(workplace)
-    with psycopg.connect(plane.lease("rival", AccessLevel.OWNER).connection_string) as session:
-        session.execute("create table secrets as select 'a secret' as secret")
-    return plane
+    return open_shops(new_workplace)
 
 
 @pytest.fixture
@@ -133,3 +128,12 @@ def opener(name: str, request: pytest.FixtureRequest) -> Open:
     if name in IN_PYTHON:
         return IN_PYTHON[name]
     return partial(NodeSession, request.getfixturevalue("node_folder"), IN_NODE[name])
+
+
+def open_shops(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+    workplace = new_workplace({"shop.yaml": SHOP, "rival.yaml": RIVAL, "brief.yaml": BRIEF})
+    bring_up(workplace)
+    plane = Plane(workplace)
+    with psycopg.connect(plane.lease("rival", AccessLevel.OWNER).connection_string) as session:
+        session.execute("create table secrets as select 'a secret' as secret")
+    return plane
