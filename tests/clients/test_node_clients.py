@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from components.naming import AccessLevel
+from connector.leases import Lease
 from tests.clients.sessions import IN_NODE, NodeSession
 from tests.conftest import Plane
 
@@ -40,22 +41,40 @@ def test_the_clients_own_ways(shop: Plane, node_folder: Path, name: str) -> None
     session.close()
 
 
-def test_drizzle_reads_the_tenants_schema(shop: Plane, node_folder: Path) -> None:
-    lease = shop.lease("shop", AccessLevel.OWNER)
-    with psycopg.connect(lease.connection_string) as session:
-        session.execute(TABLES.encode())
+def drizzle_kit(folder: Path, out: Path, lease: Lease, command: str) -> None:
+    # It takes no absolute folder.
+    environment = {**os.environ, **lease.variables(), "DRIZZLE_OUT": os.path.relpath(out, folder)}
     done = subprocess.run(
-        ["node_modules/.bin/drizzle-kit", "pull", "--config", "drizzle.config.mjs"],
-        cwd=node_folder,
-        env={**os.environ, **lease.variables()},
+        ["node_modules/.bin/drizzle-kit", command, "--config", "drizzle.config.mjs"],
+        cwd=folder,
+        env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    pulled = (node_folder / "pulled" / "schema.ts").read_text("utf-8")
+
+
+def test_drizzle_reads_the_tenants_schema(shop: Plane, node_folder: Path, tmp_path: Path) -> None:
+    lease = shop.lease("shop", AccessLevel.OWNER)
+    with psycopg.connect(lease.connection_string) as session:
+        session.execute(TABLES.encode())
+    drizzle_kit(node_folder, tmp_path, lease, "pull")
+    pulled = (tmp_path / "schema.ts").read_text("utf-8")
     assert set(re.findall(r'(?:table|view|enum)\("(\w+)"', pulled)) == {"authors", "books", "titles", "mood"}
     assert 'pgSchema("proj_shop")' in pulled
     assert 'name: "books_author_fkey"' in pulled
     assert 'index("books_by_title")' in pulled
     assert re.search(r'pgPolicy\("reading".*to: \["proj_shop_authenticated"\]', pulled)
     assert "rival" not in pulled
+
+
+def test_drizzle_writes_migrations_that_an_owner_can_run(shop: Plane, node_folder: Path, tmp_path: Path) -> None:
+    lease = shop.lease("shop", AccessLevel.OWNER)
+    drizzle_kit(node_folder, tmp_path, lease, "generate")
+    (migration,) = tmp_path.glob("*.sql")
+    assert re.fullmatch(r"\d{14}_\w+\.sql", migration.name)
+    with psycopg.connect(lease.connection_string) as session:
+        session.execute(migration.read_bytes())
+        session.execute("insert into authors (name) values ('Ada')")
+    with psycopg.connect(shop.lease("shop", AccessLevel.AUTHENTICATED).connection_string) as session:
+        assert session.execute("select name, mood::text from authors").fetchall() == [("Ada", "fine")]

@@ -1,7 +1,9 @@
-// What drizzle-kit is told to read a lease's schema: its name and where it is, and nothing else.
+// drizzle-kit with a lease: it is told the schema's name, and writes migrations that are named as Supabase's are.
 export default {
   dialect: "postgresql",
-  out: "./pulled",
+  schema: "./schema.mjs",
+  out: process.env.DRIZZLE_OUT,
   schemaFilter: [process.env.SUPABASE_SCHEMA],
+  migrations: { prefix: "supabase" },
   dbCredentials: { url: process.env.DATABASE_URL },
 };
