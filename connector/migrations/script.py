@@ -16,6 +16,8 @@ __all__ = ["NO_TRANSACTION", "Statement", "parsed", "statements_of", "tokens_of"
 NO_TRANSACTION = "-- dataplane: no-transaction"
 """The line, before any statement, that makes each statement of a file its own transaction."""
 
+_RESTRICT = re.compile(r"^\\(?:un)?restrict [^\n]*$", re.MULTILINE)
+"""What newer releases of pg_dump put around a dump, for psql alone; without any effect on what is between."""
 _META_COMMAND = re.compile(r"^[ \t]*\\[a-z!?]", re.MULTILINE)
 
 
@@ -53,11 +55,13 @@ def statements_of(file: ScriptFile) -> list[Statement]:
     Raises:
         MigrationError: if PostgreSQL's parser does not take the file, with the line.
     """
+    # As long as before, so that places are the file's.
+    text = _RESTRICT.sub(lambda line: " " * len(line[0]), file.text)
     try:
-        found = parse_sql(file.text)
+        found = parse_sql(text)
     except ParseError as error:
         raise MigrationError(_unreadable(file, error)) from None
-    return list(_cut(file.text, found))
+    return list(_cut(text, found))
 
 
 def tokens_of(text: str) -> list[Token]:

@@ -92,7 +92,7 @@ def test_each_statement_knows_its_line() -> None:
     ("text", "message"),
     [
         ("select 1;\nselekt 2;", r'm\.sql:2: syntax error at or near "selekt"'),
-        ("\\restrict abc\nselect 1;", r"m\.sql:1: commands of psql \(\\…\) are not SQL"),
+        ("\\connect abc\nselect 1;", r"m\.sql:1: commands of psql \(\\…\) are not SQL"),
         ("copy t from stdin;\n1\n\\.\n", r"m\.sql: rows of COPY … FROM stdin are not SQL: dump them as INSERTs"),
     ],
 )
@@ -131,3 +131,8 @@ def test_among_others_it_needs_the_line_that_says_so(statement: str) -> None:
 
 def test_the_line_counts_only_before_the_first_statement() -> None:
     assert prepared(script("select 1;\n-- dataplane: no-transaction\n"), SCOPE).in_transaction
+
+
+def test_the_lines_that_pg_dump_writes_for_psql_alone_are_passed_over() -> None:
+    (statement,) = statements_of(script("\\restrict abcDEF\n\nselect 1;\n\\unrestrict abcDEF\n"))
+    assert (statement.text, statement.line) == ("select 1", 3)
