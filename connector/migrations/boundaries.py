@@ -114,6 +114,9 @@ _ROLE_LEVELS = {
     "supabase_admin": AccessLevel.OWNER,
 }
 
+_INHERITED = frozenset({"anon", "authenticated"})
+"""The project's own roles are members of these, so a policy for them holds for its own, and nobody else gets there."""
+
 _OF_THE_SERVER: Mapping[str, tuple[Boundary, str]] = {
     "AlterDatabaseSetStmt": (Boundary.SERVER, "alter database"),
     "AlterDatabaseStmt": (Boundary.SERVER, "alter database"),
@@ -373,7 +376,10 @@ class _Walk(Visitor):
         name = node.rolename
         if node.roletype != enums.RoleSpecType.ROLESPEC_CSTRING or name is None or name in self._own_roles():
             return
-        if any(type(above).__name__ in _ABOUT_ROLES for above in _nodes(ancestors)):
+        above = list(_nodes(ancestors))
+        if any(type(node).__name__ in _ABOUT_ROLES for node in above):
+            return
+        if name in _INHERITED and any(isinstance(node, ast.CreatePolicyStmt | ast.AlterPolicyStmt) for node in above):
             return
         own = role_here(name, self._scope)
         if own is not None:

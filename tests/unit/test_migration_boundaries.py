@@ -67,6 +67,11 @@ def test_what_stays_in_the_slice_is_let_through_unchanged(text: str) -> None:
     assert adapted(one(text), SCOPE).statement.text == text or adapted(one(text), SCOPE).left_out is not None
 
 
+def test_a_policy_for_signed_in_users_means_the_projects_own() -> None:
+    assert reached("create policy p on todos to authenticated, anon using (true)") == []
+    assert reached("alter policy p on todos to authenticated") == []
+
+
 PUBLIC = ["public"]
 OUTSIDE = [
     ("create table public.todos (id int)", PUBLIC),
@@ -94,7 +99,8 @@ OUTSIDE = [
     ("create function f() returns void language plpgsql as $$ begin insert into public.t values (1); end $$", PUBLIC),
     ("create function f() returns int language sql set search_path = public as $$ select 1 $$", PUBLIC),
     ("grant select on todos to anon", ["shared-roles"]),
-    ("create policy p on todos to authenticated using (true)", ["shared-roles"]),
+    ("create policy p on todos to service_role using (true)", ["shared-roles"]),
+    ("alter policy p on todos to postgres", ["shared-roles"]),
     ("create policy p on todos using (auth.role() = 'authenticated')", ["shared-roles"]),
     ("create policy p on todos using ((select auth.jwt() ->> 'role') = 'service_role')", ["shared-roles"]),
     ("create policy p on todos using ('authenticated' = (select auth.role()))", ["shared-roles"]),
