@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import pulumi
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from components.cluster_settings import ClusterSettings, DatabaseMode
 from components.durations import Duration
@@ -38,6 +38,32 @@ _Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 _Host = Annotated[str, Field(min_length=1, max_length=253)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Mount = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+_REACH_OUT = frozenset(
+    {
+        "adminpack",
+        "dblink",
+        "file_fdw",
+        "http",
+        "pg_cron",
+        "pg_net",
+        "plperlu",
+        "plpython3u",
+        "postgres_fdw",
+        "wrappers",
+    }
+)
+"""Extensions by which SQL gets at other servers, files, or the rights of whoever runs a job."""
+
+
+def _kept_inside(name: str) -> str:
+    if name in _REACH_OUT:
+        raise ValueError(f"an extension that stays in the database: every project could reach out of it with {name}")
+    return name
+
+
+_Extension = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$"), AfterValidator(_kept_inside)]
 
 
 class DatabaseSettings(StrictModel):
@@ -143,6 +169,8 @@ class CentralSettings(_Common):
     openbao: OpenBaoSettings
     api_url: _Url
     login: LoginSettings = LoginSettings()
+    extensions: tuple[_Extension, ...] = ()
+    """Of PostgreSQL, for projects to use."""
     workload_login: WorkloadLoginSettings = WorkloadLoginSettings()
     pooler: PoolerAddressSettings | None = None
     kubernetes: ClusterSettings | None = None
@@ -176,7 +204,7 @@ class CellSettings(_Common):
 _Settings = Annotated[CentralSettings | CellSettings, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[CentralSettings | CellSettings] = TypeAdapter(_Settings)
 _TEXTS = ("kind", "environment", "cell", "centralStack", "leaseTtlMaximum", "apiUrl")
-_OF_CENTRAL = ("database", "openbao", "login", "workloadLogin", "pooler", "kubernetes")
+_OF_CENTRAL = ("database", "openbao", "login", "extensions", "workloadLogin", "pooler", "kubernetes")
 _OBJECTS = (*_OF_CENTRAL, "cellSize")
 _ONLY = {"cell": ("cell", "centralStack"), "central": (*_OF_CENTRAL, "apiUrl")}
 

@@ -25,10 +25,12 @@ from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
+from connector.binding_commands import add_binding_commands
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.lease_commands import add_lease_commands
 from connector.leases import LeaseClient, shell_exports
+from connector.migration_commands import add_migration_commands
 from connector.realignment import connector_secret
 from connector.replacement import prove
 from connector.rotation import rotate as rotate_secret
@@ -207,8 +209,10 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
 
 add_action_commands(app, _messages, _said, _answer)
 add_lease_commands(app, _messages, _said, _answer)
+add_migration_commands(app, _messages, _said, _answer)
 add_workload_commands(app, _messages, _said)
 add_backup_commands(app, _messages, _said, _answer)
+add_binding_commands(app, _messages, _said)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)
 

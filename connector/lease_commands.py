@@ -33,20 +33,20 @@ from connector.replacement import replace_lease
 from connector.supply import OnNewLease, run_supplied
 from embedded.workplace import ENVIRONMENT
 
-__all__ = ["add_lease_commands"]
+__all__ = ["BindingOption", "EnvironmentOption", "ViaOption", "add_lease_commands"]
 
 _Project = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
 _Level = Annotated[
     AccessLevel | None, typer.Option("--as", help="Access level; a workload has one that need not be said.")
 ]
-_Via = Annotated[
+ViaOption = Annotated[
     Via | None, typer.Option(help="Which way DATABASE_URL goes; through the pooler by session where there is one.")
 ]
-_Binding = Annotated[
+BindingOption = Annotated[
     Path | None,
     typer.Option(envvar="DATA_PLANE_BINDING", help="A JSON file with the binding, instead of the stacks' outputs."),
 ]
-_Environment = Annotated[
+EnvironmentOption = Annotated[
     str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
 
@@ -67,7 +67,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         project: _Project,
         level: _Level = None,
         form: Annotated[LeaseFormat, typer.Option("--format", "-f", help="How to print it.")] = LeaseFormat.TEXT,
-        via: _Via = None,
+        via: ViaOption = None,
         replace: Annotated[
             str | None, typer.Option(metavar="LEASE_ID", help="Revoke this one once the new one is known to work.")
         ] = None,
@@ -81,8 +81,8 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         role_id_file: RoleIdFileOption = None,
         secret_id_file: SecretIdFileOption = None,
         wrapped: WrappedOption = False,
-        binding: _Binding = None,
-        environment: _Environment = ENVIRONMENT,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Take a lease: a connection string and, for API levels, a token. With --replace, in exchange for another."""
         with messages():
@@ -112,7 +112,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         on_new_lease: Annotated[
             OnNewLease, typer.Option(help="What the command gets to know of a new lease, beside the files.")
         ] = OnNewLease.NOTHING,
-        via: _Via = None,
+        via: ViaOption = None,
         user: UserOption = None,
         auth: AuthOption = None,
         workload: WorkloadOption = None,
@@ -120,8 +120,8 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         role_id_file: RoleIdFileOption = None,
         secret_id_file: SecretIdFileOption = None,
         wrapped: WrappedOption = False,
-        binding: _Binding = None,
-        environment: _Environment = ENVIRONMENT,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Run a command with a lease that is renewed, and replaced before it ends; then give it back.
 
@@ -148,7 +148,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
     def leases(
         project: Annotated[str | None, typer.Option("--project", "-p", help="One project; all without it.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Answer with a JSON list.")] = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """List the leases that are in force. Takes an operator's token; shows no credentials."""
         with messages():
@@ -176,8 +176,8 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         role_id_file: RoleIdFileOption = None,
         secret_id_file: SecretIdFileOption = None,
         wrapped: WrappedOption = False,
-        binding: _Binding = None,
-        environment: _Environment = ENVIRONMENT,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Let leases last longer, up to the project's lease_max_ttl from when they were taken."""
         with messages():
@@ -202,8 +202,8 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         role_id_file: RoleIdFileOption = None,
         secret_id_file: SecretIdFileOption = None,
         wrapped: WrappedOption = False,
-        binding: _Binding = None,
-        environment: _Environment = ENVIRONMENT,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Give leases back: their sessions end and their logins are dropped. Who may lease may give back."""
         with messages():

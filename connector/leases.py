@@ -17,7 +17,7 @@ from components.naming import API_LEVELS, PUBLISHABLE_KEY, AccessLevel, TenantNa
 from components.openbao import explain
 from connector.errors import LeaseError
 
-__all__ = ["Lease", "LeaseClient", "LeaseFormat", "LiveLease", "Pooler", "Via", "shell_exports"]
+__all__ = ["Lease", "LeaseClient", "LeaseFormat", "LiveLease", "Pooler", "Via", "pooler_of", "shell_exports", "way_for"]
 
 
 class LeaseFormat(StrEnum):
@@ -226,8 +226,8 @@ class LeaseClient:
                 f"project {project} is {binding['lifecycle']}: set `lifecycle: attached` in its file and bring it up"
             )
         names = TenantNames(project)
-        pooler = _pooler(binding)
-        chosen = _way(level, via, pooler)
+        pooler = pooler_of(binding)
+        chosen = way_for(level, via, pooler)
         key = self._publishable_key(binding, level)
         # First: a token that nobody uses costs nothing, a login that nobody uses would have to be revoked.
         token, token_ttl = self._token(names, level)
@@ -371,7 +371,8 @@ class LeaseClient:
         return dict(answer)
 
 
-def _pooler(binding: Mapping[str, Any]) -> Pooler | None:
+def pooler_of(binding: Mapping[str, Any]) -> Pooler | None:
+    """The pooler of a tenant's binding; None where there is none."""
     found = binding.get("pooler")
     if not found:
         return None
@@ -384,7 +385,12 @@ def _pooler(binding: Mapping[str, Any]) -> Pooler | None:
     )
 
 
-def _way(level: AccessLevel, wanted: Via | None, pooler: Pooler | None) -> Via:
+def way_for(level: AccessLevel, wanted: Via | None, pooler: Pooler | None) -> Via:
+    """The way that is asked for, or by default the pooler's sessions where there is a pooler.
+
+    Raises:
+        LeaseError: if it cannot be gone.
+    """
     if wanted is None:
         return Via.DIRECT if pooler is None else Via.SESSION
     if wanted is not Via.DIRECT and pooler is None:

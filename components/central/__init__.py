@@ -3,12 +3,14 @@
 Creates what tenants need of it:
     - the KV engine ``connectors`` with the generated secrets at ``connectors/supabase``;
     - the platform's objects in PostgreSQL (:mod:`components.central.platform_sql`);
+    - the extensions that projects may use (:mod:`components.central.extensions`);
     - the lease engine (:mod:`components.central.lease_engine`);
     - the copy of the publishable key that tenants may read;
     - the key that signs API tokens, and the methods by which people and workloads sign in to OpenBao;
 and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets
+from components.central.extensions import Extensions
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
@@ -60,6 +63,8 @@ class SupabaseCentralArgs:
     login: LoginSettings
     lease_ttl_maximum: int
     """Seconds."""
+    extensions: Sequence[str] = ()
+    """Of PostgreSQL, for projects to use."""
     workload_login: WorkloadLoginSettings = field(default_factory=WorkloadLoginSettings)
     pooler: PoolerEndpoint | None = None
     existing_password: pulumi.Input[str] | None = None
@@ -90,6 +95,7 @@ class SupabaseCentralArgs:
             api_url=settings.api_url,
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
+            extensions=settings.extensions,
             workload_login=settings.workload_login,
             pooler=pooler_endpoint(settings),
             existing_password=config.get_secret("databaseAdminPassword"),
@@ -190,6 +196,7 @@ class SupabaseCentral(pulumi.ComponentResource):
                 parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
             ),
         )
+        Extensions(f"{name}-extensions", args.extensions, database, args.endpoint.name, [platform_objects], opts=child)
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
             name=SIGNING_KEY,

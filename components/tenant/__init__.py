@@ -124,6 +124,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
                 "publishableKeyPath": f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}",
+                "leaseTtlSeconds": project.limits.lease_ttl,
                 "pooler": known["pooler"] and known["pooler"].document(),
                 "workloads": _workload_binding(project, known["workload_logins"]),
                 **self._storage_binding(project, known["api_url"]),
@@ -176,13 +177,22 @@ class ProjectTenant(pulumi.ComponentResource):
         }
 
 
-def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, str]]:
-    return {
-        name: {
+def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, object]]:
+    bindings: dict[str, dict[str, object]] = {}
+    for name, workload in project.workloads.items():
+        login = login_for(workload.method, logins, project.slug)
+        bindings[name] = {
             "level": workload.level.value,
             "method": workload.method.value,
-            "mount": login_for(workload.method, logins, project.slug).path,
+            "mount": login.path,
             "role": project.names.workload_role(name),
         }
-        for name, workload in project.workloads.items()
-    }
+        if workload.kubernetes is not None:
+            bindings[name] |= {
+                "namespace": workload.kubernetes.namespace,
+                "serviceAccount": workload.kubernetes.service_account,
+                **({"audience": login.audience} if login.audience else {}),
+            }
+        if workload.approle is not None:
+            bindings[name]["secretIdTtlSeconds"] = workload.approle.secret_id_ttl
+    return bindings

@@ -433,9 +433,24 @@ def test_a_tenant_without_workloads_declares_nothing_for_them(cell: Program) -> 
 def test_a_binding_says_how_workloads_sign_in_and_where_the_pooler_is(with_workloads: Program) -> None:
     binding = with_workloads.result["my-app"]
     assert binding["workloads"] == {
-        "api": {"level": "service_role", "method": "kubernetes", "mount": "k8s", "role": "proj_my_app-api"},
-        "ci": {"level": "owner", "method": "approle", "mount": "approle", "role": "proj_my_app-ci"},
+        "api": {
+            "level": "service_role",
+            "method": "kubernetes",
+            "mount": "k8s",
+            "role": "proj_my_app-api",
+            "namespace": "shop",
+            "serviceAccount": "api.v2",
+            "audience": "openbao",
+        },
+        "ci": {
+            "level": "owner",
+            "method": "approle",
+            "mount": "approle",
+            "role": "proj_my_app-ci",
+            "secretIdTtlSeconds": 3600,
+        },
     }
+    assert binding["leaseTtlSeconds"] == 600
     assert binding["pooler"] == {
         "host": "pooler.internal",
         "sessionPort": 5432,
@@ -484,3 +499,14 @@ def test_methods_of_workloads_are_looked_up_unless_they_are_managed() -> None:
 def test_tenants_may_know_the_publishable_key_and_nothing_else(central: Program) -> None:
     (copy,) = central.all("pulumi-python:dynamic/central:ServiceSecretCopy")
     assert (copy.inputs["path"], copy.inputs["keys"]) == ("supabase/tenants", ["SUPABASE_PUBLISHABLE_KEY"])
+
+
+def test_extensions_are_in_the_schema_that_tenants_search_and_stay() -> None:
+    program = a_central(extensions=["pgcrypto", "vector"])
+    found = program.all("postgresql:index/extension:Extension")
+    assert [(item.name, item.inputs["name"], item.inputs["schema"]) for item in found] == [
+        ("supabase-extensions-pgcrypto", "pgcrypto", "extensions"),
+        ("supabase-extensions-vector", "vector", "extensions"),
+    ]
+    assert all(item.request.retainOnDelete for item in found)
+    assert all(set(item.request.ignoreChanges) == {"schema", "version"} for item in found)

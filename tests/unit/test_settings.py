@@ -202,3 +202,17 @@ def test_every_role_maps_to_its_supabase_role_and_what_is_weaker() -> None:
     migrate = {role.value for role in FractalOpsRole if AccessLevel.OWNER in levels_of(role)}
     assert migrate == {"project_owner", "maintainer"}
     assert all(AccessLevel.ANON in levels_of(role) for role in FractalOpsRole)
+
+
+def test_a_central_stack_names_the_extensions_that_projects_may_use() -> None:
+    settings = load({**CENTRAL, "extensions": ["pgcrypto", "uuid-ossp", "vector"]})
+    assert isinstance(settings, CentralSettings)
+    assert settings.extensions == ("pgcrypto", "uuid-ossp", "vector")
+
+
+@pytest.mark.parametrize("extension", ["dblink", "postgres_fdw", "http", "pg_cron", "file_fdw"])
+def test_an_extension_by_which_projects_reach_out_of_the_database_is_refused(extension: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"extensions\.0: .*every project could reach out of it with {extension}"
+    ):
+        load({**CENTRAL, "extensions": [extension]})
