@@ -39,6 +39,16 @@ class PoolerEndpoint:
     tenant: str
     sslmode: str
 
+    def document(self) -> dict[str, object]:
+        """As it stands in a stack's outputs and in tenants' bindings."""
+        return {
+            "host": self.host,
+            "sessionPort": self.session_port,
+            "transactionPort": self.transaction_port,
+            "tenant": self.tenant,
+            "sslmode": self.sslmode,
+        }
+
 
 @dataclass(frozen=True)
 class WorkloadLogin:
@@ -82,7 +92,7 @@ def export_platform(central: SupabaseCentral) -> None:
             "openbaoAddress": platform.openbao_address,
             "loginAccessor": platform.login_accessor,
             "apiUrl": platform.api_url,
-            "pooler": pulumi.Output.from_input(platform.pooler).apply(lambda found: found and asdict(found)),
+            "pooler": pulumi.Output.from_input(platform.pooler).apply(lambda found: found and found.document()),
             "workloadLogins": pulumi.Output.from_input(platform.workload_logins).apply(
                 lambda found: {method: asdict(login) for method, login in found.items()}
             ),
@@ -133,10 +143,13 @@ def _pooler(outputs: Mapping[str, Any]) -> PoolerEndpoint | None:
     if not found:
         return None
     # Numbers come out of a stack's outputs as floats.
-    ports = {key: int(found[key]) for key in ("session_port", "transaction_port")}
-    return PoolerEndpoint(**{**found, **ports})
+    ports = int(found["sessionPort"]), int(found["transactionPort"])
+    return PoolerEndpoint(found["host"], *ports, found["tenant"], found["sslmode"])
 
 
 def _workload_logins(outputs: Mapping[str, Any]) -> dict[str, WorkloadLogin]:
     found = outputs.get("workloadLogins") or {}
-    return {method: WorkloadLogin(**{"audience": None, **login}) for method, login in found.items()}
+    return {
+        method: WorkloadLogin(login["path"], login["accessor"], login.get("audience"))
+        for method, login in found.items()
+    }

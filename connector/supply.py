@@ -27,6 +27,7 @@ from components.naming import AccessLevel
 from components.openbao import explain
 from connector.errors import ConnectorError, LeaseError
 from connector.leases import Lease, LeaseClient, LeaseFormat, Via
+from connector.sign_in import ROLE_ID_VARIABLE, SECRET_ID_VARIABLE
 
 __all__ = ["OnNewLease", "Supply", "run_supplied"]
 
@@ -167,6 +168,8 @@ class _Child:
     def start(self, variables: Mapping[str, str]) -> None:
         # Whatever the caller has for libpq would come before what the service file says.
         mine = {key: value for key, value in os.environ.items() if not key.startswith("PG") or key == "PGAPPNAME"}
+        # What the lease was taken with is not what the command is to have.
+        mine = {key: value for key, value in mine.items() if key not in {ROLE_ID_VARIABLE, SECRET_ID_VARIABLE}}
         try:
             self.process = subprocess.Popen(self.command, env={**mine, **variables})
         except OSError as error:

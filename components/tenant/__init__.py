@@ -8,7 +8,7 @@ import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
 from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel
-from components.platform import Platform, PoolerEndpoint
+from components.platform import Platform
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
 from components.tenant.access import TenantAccess, TenantAccessArgs
@@ -125,7 +125,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
                 "publishableKeyPath": f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}",
                 "leaseTtlSeconds": project.limits.lease_ttl,
-                "pooler": _pooler_binding(known["pooler"]),
+                "pooler": known["pooler"] and known["pooler"].document(),
                 "workloads": _workload_binding(project, known["workload_logins"]),
                 **self._storage_binding(project, known["api_url"]),
             }
@@ -175,18 +175,6 @@ class ProjectTenant(pulumi.ComponentResource):
                 "tokenPath": project.names.storage_token_path,
             }
         }
-
-
-def _pooler_binding(pooler: PoolerEndpoint | None) -> dict[str, object] | None:
-    if pooler is None:
-        return None
-    return {
-        "host": pooler.host,
-        "sessionPort": pooler.session_port,
-        "transactionPort": pooler.transaction_port,
-        "tenant": pooler.tenant,
-        "sslmode": pooler.sslmode,
-    }
 
 
 def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, object]]:

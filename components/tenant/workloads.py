@@ -12,6 +12,7 @@ An entity is a service account, or an AppRole's role-ID, not a workload: several
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 import pulumi
 import pulumi_vault as vault
@@ -65,7 +66,8 @@ class TenantWorkloads(pulumi.ComponentResource):
         super().__init__("supabase-data-plane:tenant:TenantWorkloads", name, None, opts)
         self._provider = args.provider
         self._identities = IdentityWriter(args.provider, self)
-        self._limits = args.project.limits
+        # A lease ends with the token that it was taken with, and may be renewed until then by any other.
+        self._token_seconds = args.project.limits.lease_max_ttl
         logins = pulumi.Output.from_input(args.logins)
         self.entities = {level: [] for level in AccessLevel}
         for workload, settings in sorted(args.project.workloads.items()):
@@ -101,8 +103,8 @@ class TenantWorkloads(pulumi.ComponentResource):
             bound_service_account_namespaces=[account.namespace],
             audience=login.audience,
             alias_name_source="serviceaccount_name",
-            token_ttl=self._limits.lease_ttl,
-            token_max_ttl=self._limits.lease_max_ttl,
+            token_ttl=self._token_seconds,
+            token_max_ttl=self._token_seconds,
             # Whoever signs in earlier would be an entity of OpenBao's own making.
             opts=self._opts([known]),
         )
@@ -119,9 +121,9 @@ class TenantWorkloads(pulumi.ComponentResource):
             bind_secret_id=True,
             secret_id_ttl=settings.secret_id_ttl,
             secret_id_bound_cidrs=settings.bound_cidrs,
-            token_bound_cidrs=settings.bound_cidrs,
-            token_ttl=self._limits.lease_ttl,
-            token_max_ttl=self._limits.lease_max_ttl,
+            token_bound_cidrs=[_as_openbao_writes_it(network) for network in settings.bound_cidrs],
+            token_ttl=self._token_seconds,
+            token_max_ttl=self._token_seconds,
             opts=self._opts([]),
         )
         entity = self._identities.entity(
@@ -132,3 +134,9 @@ class TenantWorkloads(pulumi.ComponentResource):
 
     def _opts(self, depends_on: list[pulumi.Resource]) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, provider=self._provider, depends_on=depends_on)
+
+
+def _as_openbao_writes_it(network: str) -> str:
+    """A token's network as it is given back, so that no run finds a difference: a single address without its prefix."""
+    parsed = ip_network(network)
+    return str(parsed.network_address) if parsed.num_addresses == 1 else network

@@ -359,7 +359,7 @@ APPROLE = "vault:appRole/authBackendRole:AuthBackendRole"
 ENDPOINTS = "vault:generic/endpoint:Endpoint"
 WORKLOADS = {
     "api": {"level": "service_role", "kubernetes": {"namespace": "shop", "service_account": "api.v2"}},
-    "ci": {"level": "owner", "approle": {"secret_id_ttl": "1h", "bound_cidrs": ["10.0.0.0/8"]}},
+    "ci": {"level": "owner", "approle": {"secret_id_ttl": "1h", "bound_cidrs": ["10.0.0.0/8", "fd00::1/128"]}},
 }
 
 
@@ -377,7 +377,7 @@ def test_a_service_account_signs_in_by_its_exact_name_with_no_policy_of_its_own(
         "boundServiceAccountNamespaces": ["shop"],
         "audience": "openbao",
         "aliasNameSource": "serviceaccount_name",
-        "tokenTtl": 600,
+        "tokenTtl": 3600,
         "tokenMaxTtl": 3600,
     }
     alias = with_workloads.only(ENDPOINTS, "my-app-workloads-api-alias")
@@ -396,9 +396,10 @@ def test_an_approle_signs_in_with_a_secret_id_that_ends_and_a_role_id_of_openbao
         "roleName": "proj_my_app-ci",
         "bindSecretId": True,
         "secretIdTtl": 3600,
-        "secretIdBoundCidrs": ["10.0.0.0/8"],
-        "tokenBoundCidrs": ["10.0.0.0/8"],
-        "tokenTtl": 600,
+        "secretIdBoundCidrs": ["10.0.0.0/8", "fd00::1/128"],
+        # As OpenBao gives them back.
+        "tokenBoundCidrs": ["10.0.0.0/8", "fd00::1"],
+        "tokenTtl": 3600,
         "tokenMaxTtl": 3600,
     }
     alias = with_workloads.only(ENDPOINTS, "my-app-workloads-ci-alias")
