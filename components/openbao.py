@@ -6,12 +6,35 @@ from pathlib import Path
 
 import hvac
 import requests
-from hvac.exceptions import InvalidPath, InvalidRequest, VaultError
+from hvac.exceptions import (
+    BadGateway,
+    Forbidden,
+    InvalidPath,
+    InvalidRequest,
+    RateLimitExceeded,
+    UnexpectedError,
+    VaultDown,
+    VaultError,
+)
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 __all__ = ["OpenBaoUnavailableError", "connect", "explain", "read_kv", "write_kv"]
 
 _TIMEOUT_SECONDS = 30
 _ENGINE_READY_SECONDS = 30
+_AGAIN = "run the same command again"
+_CONNECTIONS = 32
+_RETRY = Retry(
+    # As OpenBao's own clients do: a node was just elected, a gateway, a quota. Doing a thing twice harms nothing here.
+    total=4,
+    read=2,
+    backoff_factor=0.4,
+    status_forcelist=(412, 429, 502, 503, 504),
+    allowed_methods=None,
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
 
 
 class OpenBaoUnavailableError(RuntimeError):
@@ -30,11 +53,18 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
     client = hvac.Client(
         url=address, token=token, namespace=os.environ.get("VAULT_NAMESPACE"), timeout=_TIMEOUT_SECONDS
     )
+    for scheme in ("http://", "https://"):
+        client.session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=_RETRY))
     try:
-        health = client.sys.read_health_status(method="GET")
-    except requests.RequestException as error:
-        raise OpenBaoUnavailableError(f"OpenBao at {address} cannot be reached: {explain(error)}") from None
-    status = health.json() if isinstance(health, requests.Response) else health
+        # These two are answers, not something to try again for.
+        health = client.sys.read_health_status(method="GET", standby_ok=True, sealed_code=200, uninit_code=200)
+        status = health.json() if isinstance(health, requests.Response) else health
+    except requests.JSONDecodeError:
+        raise OpenBaoUnavailableError(
+            f"what answers at {address} is not OpenBao: see what stands before it, and whether the address is right"
+        ) from None
+    except (VaultError, requests.RequestException) as error:
+        raise OpenBaoUnavailableError(f"OpenBao at {address} cannot be used: {explain(error)}") from None
     if not status.get("initialized"):
         raise OpenBaoUnavailableError(f"OpenBao at {address} is not initialised")
     if status.get("sealed"):
@@ -43,10 +73,27 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
 
 
 def explain(error: VaultError | requests.RequestException) -> str:
-    """The cause alone, in one line, without the request (whose body may hold secrets)."""
+    """The cause in one line and what to do about it, without the request (whose body may hold secrets)."""
     if isinstance(error, VaultError):
-        return " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
-    return "connection refused or timed out" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        said = " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
+        if isinstance(error, RateLimitExceeded):
+            return f"{said}: it takes no more requests for now; {_AGAIN} later, or raise the quota"
+        if "sealed" in said:
+            return f"{said}: unseal it and {_AGAIN}"
+        if isinstance(error, Forbidden):
+            return f"{said}: the token has ended or may not do this; sign in again (bao login), then {_AGAIN}"
+        if isinstance(error, VaultDown | BadGateway | UnexpectedError):
+            return f"{said}: it or what stands before it is not ready; see its log, then {_AGAIN}"
+        return said
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return f"no answer within {_TIMEOUT_SECONDS} s; see how it is loaded, then {_AGAIN}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted: set VAULT_CACERT or REQUESTS_CA_BUNDLE"
+    if "Connection refused" in str(error):
+        return f"connection refused: start it, or see whether the address is right, then {_AGAIN}"
+    if isinstance(error, requests.ConnectionError):
+        return f"the connection was cut or cannot be made; {_AGAIN}"
+    return type(error).__name__
 
 
 def read_kv(client: hvac.Client, mount: str, path: str) -> tuple[dict[str, str], int]:
