@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -70,9 +70,34 @@ class Workplace:
         Raises:
             pulumi.RunError, EmbeddedError: at the first stack that does not get through.
         """
-        for stack in self.stacks():
+        cells = {stack: cell for cell, stack in known_cells(self.root, ENVIRONMENT).items()}
+        stacks = self.stacks()
+        for stack in stacks:
             on_stack(stack)
-            yield self.run_stack(stack, preview=preview, on_step=on_step)
+            # An action's edit of a project's file comes after its run, and the next run has to see it.
+            with nullcontext() if preview or stack not in cells else self._cell_lock(cells[stack]):
+                run = self.run_stack(stack, preview=preview, on_step=on_step)
+            if stack == stacks[-1]:
+                run.remarks.extend(self._left_over())
+            yield run
+
+    def _cell_lock(self, cell: str) -> AbstractContextManager[None]:
+        return self.servers.home.cell_lock(ENVIRONMENT, cell)
+
+    def _left_over(self) -> list[str]:
+        """What there is to say of tenants that no file declares."""
+        declared = {project.names.schema for project in self.projects()}
+        with self.servers.postgres.connect() as admin:
+            found = admin.execute(
+                r"select nspname from pg_namespace where nspname like 'proj\_%' and"
+                " pg_get_userbyid(nspowner) = nspname || '_owner' order by 1"
+            ).fetchall()
+        return [
+            f"{schema} is in no project's file: its data is kept, and whoever had access to it has it still. Put its "
+            "file back, with `lifecycle: detached` to end all access; docs/operations.md says how to drop it for good"
+            for (schema,) in found
+            if schema not in declared
+        ]
 
     def run_stack(self, stack: str, *, preview: bool, on_step: Callable[[Step], None]) -> EngineRun:
         """Brings one stack up, or previews it.
