@@ -12,7 +12,7 @@
 --   6  the other databases of the cluster are closed to leases
 --
 -- The files beside this one are applied after it, in the same transaction: platform_keys.sql, platform_sign_in.sql,
--- platform_storage.sql, platform_pooler.sql and platform_services.sql.
+-- platform_storage.sql, platform_pooler.sql, platform_drift.sql and platform_services.sql.
 
 -- 1 -------------------------------------------------------------------------------------------------------------------
 
@@ -248,6 +248,8 @@ begin
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
         where n.nspname like 'proj\_%'
             and n.nspowner = pg_catalog.quote_ident(current_user)::pg_catalog.regrole
+            -- Not a superuser to whom a hand has given the schema: that would hold up whoever puts it right.
+            and pg_catalog.pg_get_userbyid(n.nspowner) = n.nspname || '_owner'
     loop
         if foreigner.grantee <> 'authenticator'
             and data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
