@@ -19,7 +19,9 @@ from hvac.exceptions import (
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-__all__ = ["OpenBaoUnavailableError", "connect", "explain", "read_kv", "write_kv"]
+from components.postgres import advice_on
+
+__all__ = ["OpenBaoUnavailableError", "connect", "explain", "patient", "read_kv", "write_kv"]
 
 _TIMEOUT_SECONDS = 30
 _ENGINE_READY_SECONDS = 30
@@ -29,7 +31,7 @@ _RETRY = Retry(
     # As OpenBao's own clients do: a node was just elected, a gateway, a quota. Doing a thing twice harms nothing here.
     total=4,
     read=2,
-    backoff_factor=0.4,
+    backoff_factor=0.2,
     status_forcelist=(412, 429, 502, 503, 504),
     allowed_methods=None,
     raise_on_status=False,
@@ -53,8 +55,7 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
     client = hvac.Client(
         url=address, token=token, namespace=os.environ.get("VAULT_NAMESPACE"), timeout=_TIMEOUT_SECONDS
     )
-    for scheme in ("http://", "https://"):
-        client.session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=_RETRY))
+    patient(client.session)
     try:
         # These two are answers, not something to try again for.
         health = client.sys.read_health_status(method="GET", standby_ok=True, sealed_code=200, uninit_code=200)
@@ -72,28 +73,45 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
     return client
 
 
+def patient(session: requests.Session) -> requests.Session:
+    """The same session, which asks again where that may help."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=_RETRY))
+    return session
+
+
 def explain(error: VaultError | requests.RequestException) -> str:
     """The cause in one line and what to do about it, without the request (whose body may hold secrets)."""
     if isinstance(error, VaultError):
         said = " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
-        if isinstance(error, RateLimitExceeded):
-            return f"{said}: it takes no more requests for now; {_AGAIN} later, or raise the quota"
-        if "sealed" in said:
-            return f"{said}: unseal it and {_AGAIN}"
-        if isinstance(error, Forbidden):
-            return f"{said}: the token has ended or may not do this; sign in again (bao login), then {_AGAIN}"
-        if isinstance(error, VaultDown | BadGateway | UnexpectedError):
-            return f"{said}: it or what stands before it is not ready; see its log, then {_AGAIN}"
-        return said
-    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        advice = _advice(error, said)
+        return f"{said}: {advice}" if advice else said
+    said = str(error)
+    if isinstance(error, requests.Timeout) or "timed out" in said:
         return f"no answer within {_TIMEOUT_SECONDS} s; see how it is loaded, then {_AGAIN}"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not trusted: set VAULT_CACERT or REQUESTS_CA_BUNDLE"
-    if "Connection refused" in str(error):
+    if "Connection refused" in said:
         return f"connection refused: start it, or see whether the address is right, then {_AGAIN}"
     if isinstance(error, requests.ConnectionError):
         return f"the connection was cut or cannot be made; {_AGAIN}"
     return type(error).__name__
+
+
+def _advice(error: VaultError, said: str) -> str | None:
+    if isinstance(error, RateLimitExceeded):
+        return f"it takes no more requests for now; {_AGAIN} later, or raise the quota"
+    if "sealed" in said:
+        return f"unseal it and {_AGAIN}"
+    if isinstance(error, Forbidden):
+        return f"the token has ended or may not do this; sign in again (bao login), then {_AGAIN}"
+    if isinstance(error, VaultDown | BadGateway | UnexpectedError):
+        return f"it or what stands before it is not ready; see its log, then {_AGAIN}"
+    if "password authentication failed" in said:
+        return "OpenBao's login has another password in PostgreSQL; `dataplane realign` gives both the same"
+    from_database = any(word in said for word in ("SQLSTATE", "dial", "connect"))
+    advice = advice_on(said) if from_database else None
+    return f"of PostgreSQL, {advice}" if advice else None
 
 
 def read_kv(client: hvac.Client, mount: str, path: str) -> tuple[dict[str, str], int]:

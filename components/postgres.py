@@ -9,7 +9,15 @@ import pulumi
 
 from components.platform import DatabaseEndpoint
 
-__all__ = ["CONNECTION", "DatabaseConnection", "DatabaseUnavailableError", "connect", "connection_of", "explain"]
+__all__ = [
+    "CONNECTION",
+    "DatabaseConnection",
+    "DatabaseUnavailableError",
+    "advice_on",
+    "connect",
+    "connection_of",
+    "explain",
+]
 
 CONNECTION = ("host", "port", "database", "username", "password", "sslmode")
 """The properties of a dynamic resource by which :func:`connect` finds the database."""
@@ -111,10 +119,16 @@ def connect(props: dict[str, Any]) -> psycopg.Connection[Any]:
 def explain(error: psycopg.Error) -> str:
     """The cause, and what to do about it where that is known."""
     cause = str(error).strip() or type(error).__name__
+    advice = advice_on(cause, error.sqlstate)
+    return f"{cause}\n{advice[0].upper()}{advice[1:]}." if advice else cause
+
+
+def advice_on(cause: str, sqlstate: str | None = None) -> str | None:
+    """What to do about what PostgreSQL said, to this program or to another."""
     for signs, advice in _ADVICE.items():
-        if error.sqlstate in signs or any(sign in cause for sign in signs):
-            return f"{cause}\n{advice[0].upper()}{advice[1:]} run the same command again."
-    return cause
+        if sqlstate in signs or any(sign in cause for sign in signs):
+            return f"{advice} run the same command again"
+    return None
 
 
 def _connect(props: dict[str, Any]) -> psycopg.Connection[Any]:

@@ -69,6 +69,11 @@ def _described(props: dict[str, Any], found: list[tuple[str, str | None]]) -> di
     }
 
 
+def _warn(lines: list[str] | None) -> None:
+    for line in lines or []:
+        pulumi.log.warn(line)
+
+
 class TenantWalls(Resource, module="tenant", name="TenantWalls"):
     """Takes back rights on tenants' schemas and roles that are not declared, and gives what is in them to their owners.
 
@@ -97,5 +102,5 @@ class TenantWalls(Resource, module="tenant", name="TenantWalls"):
         props = {**database.properties(), "tenants": sorted(tenants), "to_put_right": None, "to_decide": None}
         secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
         super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
-        for found in (self.to_put_right, self.to_decide):
-            found.apply(lambda lines: [pulumi.log.warn(line) for line in lines or []])
+        self.to_put_right.apply(_warn)
+        self.to_decide.apply(_warn)

@@ -357,5 +357,6 @@ def _shown(path: Path) -> Path:
 
 def main() -> None:
     """Entry point of the command."""
-    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its warnings repeat what the error says
+    for name in ("psycopg.pool", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # their warnings repeat what the error says
     app()

@@ -105,6 +105,11 @@ def _changed_by_hand(connection: psycopg.Connection[Any]) -> list[str]:
     return [str(row[0]) for row in connection.execute("select data_plane.changed_objects()")]
 
 
+def _warn(lines: list[str] | None) -> None:
+    for line in lines or []:
+        pulumi.log.warn(f"in PostgreSQL, {line}")
+
+
 class PlatformSql(Resource, module="central", name="PlatformSql"):
     """Applies ``platform.sql`` in one transaction, again whenever the file or the database changes.
 
@@ -136,4 +141,4 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
         props = {**database.properties(), "sql": platform_sql(), "checksum": None, "changed_by_hand": None}
         secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
         super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
-        self.changed_by_hand.apply(lambda lines: [pulumi.log.warn(f"in PostgreSQL, {line}") for line in lines or []])
+        self.changed_by_hand.apply(_warn)

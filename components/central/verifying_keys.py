@@ -38,7 +38,8 @@ def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
         VerifyingKeysError: if OpenBao does not answer with a JWKS.
     """
     try:
-        answer = requests.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
+        with openbao.patient(requests.Session()) as session:
+            answer = session.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
         answer.raise_for_status()
         keys = [*answer.json()["keys"], *(json.loads(extra)["keys"] if extra else [])]
     except requests.JSONDecodeError:
