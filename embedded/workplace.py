@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from components.access import levels_of
 from components.naming import AccessLevel
 from components.projects import Project, known_cells, load_projects
 from components.settings import load_bounds
-from embedded.engines import Engine, EngineRun, LocalConfig
+from embedded.engines import Engine, EngineRun, LocalConfig, PulumiEngine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
-from embedded.runner.deployment import load_config
+from embedded.runner.deployment import load_config, project_name
 from embedded.runner.monitor import Step
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 
@@ -29,6 +29,7 @@ CENTRAL_STACK = "local-central"
 _AUTH_TABLES = Path(__file__).with_name("auth_tables.sql")
 _PEOPLE_FILE = "people.json"
 _LOGIN_PATH = "userpass"
+_TENANT_TYPE = "supabase-data-plane:cell:Cell$supabase-data-plane:tenant:ProjectTenant"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Workplace:
         """
         cells = {stack: cell for cell, stack in known_cells(self.root, ENVIRONMENT).items()}
         stacks = self.stacks()
+        self._refuse_moved({cell: stack for stack, cell in cells.items()})
         for stack in stacks:
             on_stack(stack)
             # An action's edit of a project's file comes after its run, and the next run has to see it.
@@ -80,6 +82,22 @@ class Workplace:
             if stack == stacks[-1]:
                 run.remarks.extend(self._left_over())
             yield run
+
+    def _refuse_moved(self, cells: Mapping[str, str]) -> None:
+        """The CLI would refuse to delete a project in one cell and to create it in the other, in words of its own."""
+        if not isinstance(self.engine, PulumiEngine):
+            return
+        held = {stack: set(self.engine.outputs(stack).get("tenants") or {}) for stack in cells.values()}
+        for project in self.projects():
+            new = cells[project.cell]
+            for old in (stack for stack, slugs in held.items() if stack != new and project.slug in slugs):
+                urn = f"urn:pulumi:{old}::{project_name(self.root)}::{_TENANT_TYPE}::{project.slug}"
+                if self.engine.owns(old, urn):
+                    raise EmbeddedError(
+                        f"project {project.slug} says `cell: {project.cell}`, and its state is in stack {old}. Move that "
+                        f"first, then run the same command again:\n"
+                        f"  pulumi state move --source {old} --dest {new} '{urn}'"
+                    )
 
     def _cell_lock(self, cell: str) -> AbstractContextManager[None]:
         return self.servers.home.cell_lock(ENVIRONMENT, cell)

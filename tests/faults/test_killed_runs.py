@@ -75,9 +75,7 @@ def assert_same(both: tuple[Workplace, Workplace]) -> None:
     assert [(run.created, run.updated) for run in bring_up(victim)] == [(0, 0), (0, 0)], f"seed {SEED}"
 
 
-def test_a_first_run_killed_at_many_points_converges(
-    both: tuple[Workplace, Workplace], chance: random.Random
-) -> None:
+def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace], chance: random.Random) -> None:
     undisturbed, victim = both
     whole = sum((run.created or 0) + (run.same or 0) for run in bring_up(undisturbed))
     # Spread over the whole run: each share of it has one point.
@@ -153,7 +151,11 @@ def test_an_action_killed_at_random_is_finished_by_the_same_again(
     do(undisturbed)
     file = victim.root / "stacks" / "local" / "projects" / "late.yaml"
     assert killed(
-        victim, chance.randrange(1, 130), chance.uniform(0, LONGEST_DELAY_SECONDS), "action", json.dumps([action, inputs])
+        victim,
+        chance.randrange(1, 130),
+        chance.uniform(0, LONGEST_DELAY_SECONDS),
+        "action",
+        json.dumps([action, inputs]),
     )
     assert not file.exists(), "the file is written when the cell has it"
     do(victim)

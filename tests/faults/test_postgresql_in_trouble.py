@@ -105,9 +105,7 @@ def test_a_server_that_takes_no_writes_is_named_as_such(behind: Behind) -> None:
     assert set(differences(before, state(behind.workplace))) == {"settings", "lease roles"}
 
 
-def test_what_another_session_holds_is_not_waited_for_for_ever(
-    behind: Behind, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_session_holds_is_not_waited_for_for_ever(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "_SESSION", "-c lock_timeout=1s -c statement_timeout=120s")
     seconds = behind.change()
     with behind.plane.admin() as somebody:
@@ -161,7 +159,9 @@ def test_openbaos_own_password_that_somebody_changed_is_named_and_realigned(behi
     binding = LocalDataPlane(behind.workplace).binding("alpha")
     with behind.plane.admin() as admin:
         set_password(admin, "openbao_lease_issuer", "changed-by-hand")
-        admin.execute("select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'openbao_lease_issuer'")
+        admin.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = 'openbao_lease_issuer'"
+        )
     with pytest.raises(LeaseError, match="password authentication failed") as caught:
         for _ in range(3):  # a connection that was open may still have served
             leases.issue(binding, AccessLevel.OWNER)

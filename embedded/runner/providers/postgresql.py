@@ -23,6 +23,7 @@ Statement = sql.SQL | sql.Composed
 
 _POOL_SIZE = 8
 _WAIT_SECONDS = 30
+_IDLE_SECONDS = 2
 _SESSION = "-c lock_timeout=30s -c statement_timeout=120s"
 
 # An advisory lock per namespace of catalogue rows that concurrent statements would update at the same time.
@@ -79,6 +80,8 @@ class PostgresqlClient(ProviderClient):
             min_size=0,
             max_size=_POOL_SIZE,
             timeout=_WAIT_SECONDS,
+            # Soon given back: where few are left, dynamic resources need some too.
+            max_idle=_IDLE_SECONDS,
             open=False,
         )
 
