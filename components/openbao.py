@@ -105,7 +105,9 @@ def _advice(error: VaultError, said: str) -> str | None:
         return f"unseal it and {_AGAIN}"
     if isinstance(error, Forbidden):
         return f"the token has ended or may not do this; sign in again (bao login), then {_AGAIN}"
-    if isinstance(error, VaultDown | BadGateway | UnexpectedError):
+    if "no space left" in said:
+        return f"its disk is full; make room, then {_AGAIN}"
+    if isinstance(error, VaultDown | BadGateway | UnexpectedError) or "not active" in said:
         return f"it or what stands before it is not ready; see its log, then {_AGAIN}"
     if "password authentication failed" in said:
         return "OpenBao's login has another password in PostgreSQL; `dataplane realign` gives both the same"

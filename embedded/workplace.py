@@ -94,8 +94,8 @@ class Workplace:
                 urn = f"urn:pulumi:{old}::{project_name(self.root)}::{_TENANT_TYPE}::{project.slug}"
                 if self.engine.owns(old, urn):
                     raise EmbeddedError(
-                        f"project {project.slug} says `cell: {project.cell}`, and its state is in stack {old}. Move that "
-                        f"first, then run the same command again:\n"
+                        f"project {project.slug} says `cell: {project.cell}`, and its state is in stack {old}. "
+                        f"Move that first, then run the same command again:\n"
                         f"  pulumi state move --source {old} --dest {new} '{urn}'"
                     )
 

@@ -10,9 +10,9 @@ _CATALOGUE = {
     "roles": "select rolname, rolcanlogin, rolinherit, rolsuper, rolcreaterole, rolcreatedb, rolreplication,"
     " rolbypassrls, rolconnlimit from pg_roles where rolname !~ '^(pg_|lease_)'",
     "memberships": "select roleid::regrole::text, member::regrole::text, admin_option from pg_auth_members"
-    " where member::regrole::text !~ '^lease_'",
+    " where member::regrole::text !~ '^\"?lease_'",
     "settings": "select setrole::regrole::text, s from pg_db_role_setting, unnest(setconfig) s"
-    " where setrole::regrole::text !~ '^lease_'",
+    " where setrole::regrole::text !~ '^\"?lease_'",
     "schemas": "select nspname, pg_get_userbyid(nspowner), a::text from pg_namespace, unnest(coalesce(nspacl, '{}')) a"
     " where nspname !~ '^pg_'",
     "default privileges": "select defaclrole::regrole::text, n.nspname, defaclobjtype::text, a::text"

@@ -74,9 +74,7 @@ class TenantLeases(pulumi.ComponentResource):
         in_openbao = pulumi.ResourceOptions(parent=self, provider=args.provider)
         self.database_roles = {}
         for level in AccessLevel:
-            statements = lease_statements(
-                args.names.role(level), args.limits.statement_timeout, args.limits.lease_ttl
-            )
+            statements = lease_statements(args.names.role(level), args.limits.statement_timeout, args.limits.lease_ttl)
             self.database_roles[level] = vault.database.SecretBackendRole(
                 f"{name}-lease-{level.value.replace('_', '-')}",
                 backend=DATABASE_MOUNT,

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from connector import rotation
 from connector.cells import LocalCells
 from connector.executor import SupabaseExecutor
@@ -75,8 +77,6 @@ def main() -> None:
 
 def _rotate(servers: Servers, killer: Killer, key: str) -> None:
     """What ``dataplane rotate`` does; its writes are counted, and the end of the transaction between two of them."""
-    import psycopg
-
     for name in ("set_password", "write_kv"):
         setattr(rotation, name, killer.before(getattr(rotation, name)))
     psycopg.Connection.commit = killer.before(psycopg.Connection.commit)  # type: ignore[method-assign]

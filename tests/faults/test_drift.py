@@ -36,12 +36,12 @@ SQL = {
     "alter default privileges for role proj_alpha_owner in schema proj_alpha grant truncate on tables to proj_alpha_authenticated": (
         "alpha-schema-default-table-authenticated (privileges)"
     ),
-    "alter schema proj_beta_two owner to supabase_admin": "beta-two (owner)",
+    "alter schema proj_beta_two owner to supabase_admin": "beta-two-schema (owner)",
     "create role passer_by; grant usage on schema proj_alpha to passer_by": "USAGE on schema proj_alpha is granted to passer_by",
     "grant proj_alpha_owner to passer_by": "passer_by is a member of proj_alpha_owner",
     "alter table proj_alpha.notes owner to supabase_admin": "proj_alpha.notes belongs to supabase_admin",
     "alter function proj_alpha.helper() owner to supabase_admin": "function proj_alpha.helper() belongs to supabase_admin",
-    "delete from data_plane.sign_in": "alpha-sign-in (sign_up)",
+    "delete from data_plane.sign_in": "alpha-sign-in ()",
     "alter role authenticator set statement_timeout to 0": "",
 }
 OPENBAO: dict[str, tuple[Callable[[Workplace], object], str]] = {
@@ -91,6 +91,11 @@ OPENBAO: dict[str, tuple[Callable[[Workplace], object], str]] = {
         "alpha-leases-token-anon (template)",
     ),
 }
+
+OPEN_TABLE = (
+    "table proj_alpha.notes has row-level security off: whoever may use the schema sees all of its rows. "
+    "If that is not meant: alter table proj_alpha.notes enable row level security"
+)
 
 
 @dataclass
@@ -160,10 +165,7 @@ def test_a_table_without_row_level_security_is_named_and_left_to_the_project(dri
         admin.execute("alter table proj_alpha.notes disable row level security")
     try:
         for preview in (True, False, False):
-            assert seen(drift.plane.workplace, preview=preview) == [
-                "table proj_alpha.notes has row-level security off: whoever may use the schema sees all of its rows. "
-                "If that is not meant: alter table proj_alpha.notes enable row level security"
-            ]
+            assert seen(drift.plane.workplace, preview=preview) == [OPEN_TABLE]
     finally:
         with drift.plane.admin() as admin:
             admin.execute("alter table proj_alpha.notes enable row level security")
@@ -187,4 +189,4 @@ def test_a_schema_in_a_superusers_hands_holds_up_nobody_else(drift: Drift) -> No
     with drift.plane.admin() as admin:
         admin.execute("alter schema proj_alpha owner to supabase_admin")
         admin.execute("grant usage on schema public to anon")
-    assert "alpha (owner)" in seen(drift.plane.workplace, preview=False)
+    assert "alpha-schema (owner)" in seen(drift.plane.workplace, preview=False)

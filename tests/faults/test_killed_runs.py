@@ -28,25 +28,29 @@ from tests.conftest import ALPHA, BETA, Plane, bring_up
 from tests.state import differences, state
 
 SEED = int(os.environ.get("DATA_PLANE_FAULT_SEED") or random.SystemRandom().randrange(10**6))
-POINTS = 7
+POINTS = 6
 """How often a first `up` is killed."""
 LONGEST_DELAY_SECONDS = 0.05
 """About what one resource takes."""
 
 
-@pytest.fixture
-def chance(record_property: Callable[[str, object], None]) -> random.Random:
-    record_property("seed", SEED)
-    print(f"DATA_PLANE_FAULT_SEED={SEED}")
+@pytest.fixture(scope="module")
+def chance() -> random.Random:
     return random.Random(SEED)  # noqa: S311 no secret
 
 
 @pytest.fixture(scope="module")
-def both(new_workplace: Callable[[dict[str, str]], Workplace]) -> tuple[Workplace, Workplace]:
-    """Two data planes of the same files: one that is left in peace, and one that is not."""
+def both(new_workplace: Callable[[dict[str, str]], Workplace], chance: random.Random) -> tuple[Workplace, Workplace]:
+    """Two data planes of the same files: one that was left in peace, and one whose first run was killed many times."""
     projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA}
     undisturbed, victim = new_workplace(projects), new_workplace(projects)
-    bring_up(undisturbed)
+    whole = sum((run.created or 0) + (run.same or 0) for run in bring_up(undisturbed))
+    # Spread over the whole run: each share of it has one point.
+    share = whole // POINTS
+    points = [share * number + chance.randrange(1, share) for number in range(POINTS)]
+    kills = [killed(victim, point, chance.uniform(0, LONGEST_DELAY_SECONDS), "up") for point in points]
+    assert all(kills[:-1]), f"seed {SEED}: only the last may come too late"
+    bring_up(victim)
     return undisturbed, victim
 
 
@@ -75,17 +79,9 @@ def assert_same(both: tuple[Workplace, Workplace]) -> None:
     assert [(run.created, run.updated) for run in bring_up(victim)] == [(0, 0), (0, 0)], f"seed {SEED}"
 
 
-def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace], chance: random.Random) -> None:
-    undisturbed, victim = both
-    whole = sum((run.created or 0) + (run.same or 0) for run in bring_up(undisturbed))
-    # Spread over the whole run: each share of it has one point.
-    share = whole // POINTS
-    points = [share * number + chance.randrange(1, share + 1) for number in range(POINTS)]
-    kills = [killed(victim, point, chance.uniform(0, LONGEST_DELAY_SECONDS), "up") for point in points]
-    assert kills.count(True) >= POINTS - 1, f"seed {SEED}: the last may come too late, others not"
-    bring_up(victim)
+def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace]) -> None:
     assert_same(both)
-    assert Plane(victim).lease("alpha", AccessLevel.OWNER).ttl_seconds == 600
+    assert Plane(both[1]).lease("alpha", AccessLevel.OWNER).ttl_seconds == 600
 
 
 def test_a_change_of_the_central_stack_killed_half_way_converges(
@@ -94,12 +90,7 @@ def test_a_change_of_the_central_stack_killed_half_way_converges(
     for workplace in both:
         stack = workplace.root / "stacks" / "Pulumi.local-central.yaml"
         text = stack.read_text(encoding="utf-8")
-        stack.write_text(
-            f"{text}  supabase-data-plane:extensions: [citext, pgcrypto]\n"
-            if "extensions:" not in text
-            else text.replace("extensions: [", "extensions: [citext, "),
-            encoding="utf-8",
-        )
+        stack.write_text(f"{text}  supabase-data-plane:leaseTtlMaximum: 20h\n", encoding="utf-8")
         with workplace.servers.postgres.connect() as admin:
             # So that the platform's SQL has to be applied again as well.
             admin.execute("drop event trigger data_plane_row_level_security")
@@ -163,14 +154,14 @@ def test_an_action_killed_at_random_is_finished_by_the_same_again(
     assert Plane(victim).lease("late", AccessLevel.OWNER, "lara").schema == "proj_late"
 
 
-@pytest.mark.parametrize("at", range(1, 6))
+@pytest.mark.parametrize("at", range(1, 5))
 def test_a_rotation_of_the_superusers_password_killed_anywhere_is_finished_by_the_same_again(
     both: tuple[Workplace, Workplace], at: int
 ) -> None:
     _, victim = both
     servers = victim.servers
-    is_killed = killed(victim, at, 0, "rotate", "POSTGRES_PASSWORD")
-    assert is_killed or at == 5
+    # Before PostgreSQL is told, before OpenBao is, before PostgreSQL commits, before it is remembered here.
+    assert killed(victim, at, 0, "rotate", "POSTGRES_PASSWORD")
     rotate(
         servers.openbao.client(),
         "POSTGRES_PASSWORD",

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hvac.exceptions import VaultError
 
 from components import openbao
 from components.naming import AccessLevel
@@ -20,7 +21,7 @@ EARLY = "alpha-schema-owner"
 
 def test_sealed_in_the_middle_it_is_named_and_the_next_run_finishes(behind: Behind) -> None:
     seconds = behind.change()
-    said = behind.refusal(EARLY, lambda: behind.workplace.servers.openbao.client().sys.seal())
+    said = behind.refusal(EARLY, behind.workplace.servers.openbao.client().sys.seal)
     assert "sealed: unseal it and run the same command again" in said
     assert "is sealed: unseal it and run the command again" in behind.refusal()
     behind.workplace.servers.start()
@@ -97,7 +98,7 @@ def test_a_gateway_that_refuses_for_a_moment_is_asked_again_and_one_that_goes_on
         assert behind.openbao.connections == first + 3, "it was not asked three times"
         behind.openbao.answer = lambda _number: busy.encode()
         behind.openbao.cut_all()
-        with pytest.raises(openbao.VaultError) as caught:
+        with pytest.raises(VaultError) as caught:
             client.read("sys/mounts")
     finally:
         behind.openbao.answer = lambda _number: None

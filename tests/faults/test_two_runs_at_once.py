@@ -48,8 +48,12 @@ class Meeting(LocalCells):
         done = super().run(root, stack, preview=preview)
         arrived = threading.Event()
 
+        def on_stack(at: str) -> None:
+            if at == stack:
+                arrived.set()
+
         def up() -> None:
-            list(self._of.run(preview=False, on_stack=lambda at: at == stack and arrived.set(), on_step=lambda _: None))
+            list(self._of.run(preview=False, on_stack=on_stack, on_step=lambda _step: None))
 
         self.up = threading.Thread(target=up)
         self.up.start()
