@@ -74,7 +74,7 @@ class Behind:
             setting,
         )
         lease = self.workplace.servers.openbao.client().read("database/roles/proj_alpha_anon")["data"]
-        return roles == [(4,)] and f", {seconds * 1000})" in lease["creation_statements"][0]
+        return roles == [(4,)] and f", {seconds * 1000}, '600 s')" in lease["creation_statements"][0]
 
     def run(self, at: str = "", fault: Callable[[], object] = lambda: None) -> EngineRun:
         """A run of the cell.
