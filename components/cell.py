@@ -7,9 +7,11 @@ import pulumi
 
 from components.people import People, PeopleArgs
 from components.platform import Platform
+from components.postgres import DatabaseConnection
 from components.projects import Project
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
 from components.tenant import ProjectTenant, ProjectTenantArgs
+from components.tenant_walls import TenantWalls
 
 __all__ = ["Cell", "CellArgs"]
 
@@ -46,7 +48,7 @@ class Cell(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        self.tenants = {
+        tenants = {
             project.slug: ProjectTenant(
                 project.slug,
                 ProjectTenantArgs(
@@ -59,7 +61,14 @@ class Cell(pulumi.ComponentResource):
                     team_groups=people.team_groups,
                 ),
                 opts=child,
-            ).binding
+            )
             for project in args.projects
         }
+        TenantWalls(
+            f"{name}-walls",
+            database=DatabaseConnection(platform.database, password),
+            tenants=[project.names.schema for project in args.projects],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(tenants.values())),
+        )
+        self.tenants = {slug: tenant.binding for slug, tenant in tenants.items()}
         self.register_outputs({"tenants": list(self.tenants)})

@@ -6,12 +6,37 @@ from pathlib import Path
 
 import hvac
 import requests
-from hvac.exceptions import InvalidPath, InvalidRequest, VaultError
+from hvac.exceptions import (
+    BadGateway,
+    Forbidden,
+    InvalidPath,
+    InvalidRequest,
+    RateLimitExceeded,
+    UnexpectedError,
+    VaultDown,
+    VaultError,
+)
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-__all__ = ["OpenBaoUnavailableError", "connect", "explain", "read_kv", "write_kv"]
+from components.postgres import advice_on
+
+__all__ = ["OpenBaoUnavailableError", "connect", "explain", "patient", "read_kv", "write_kv"]
 
 _TIMEOUT_SECONDS = 30
 _ENGINE_READY_SECONDS = 30
+_AGAIN = "run the same command again"
+_CONNECTIONS = 32
+_RETRY = Retry(
+    # As OpenBao's own clients do: a node was just elected, a gateway, a quota. Doing a thing twice harms nothing here.
+    total=4,
+    read=2,
+    backoff_factor=0.2,
+    status_forcelist=(412, 429, 502, 503, 504),
+    allowed_methods=None,
+    raise_on_status=False,
+    respect_retry_after_header=False,
+)
 
 
 class OpenBaoUnavailableError(RuntimeError):
@@ -30,11 +55,17 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
     client = hvac.Client(
         url=address, token=token, namespace=os.environ.get("VAULT_NAMESPACE"), timeout=_TIMEOUT_SECONDS
     )
+    patient(client.session)
     try:
-        health = client.sys.read_health_status(method="GET")
-    except requests.RequestException as error:
-        raise OpenBaoUnavailableError(f"OpenBao at {address} cannot be reached: {explain(error)}") from None
-    status = health.json() if isinstance(health, requests.Response) else health
+        # These two are answers, not something to try again for.
+        health = client.sys.read_health_status(method="GET", standby_ok=True, sealed_code=200, uninit_code=200)
+        status = health.json() if isinstance(health, requests.Response) else health
+    except requests.JSONDecodeError:
+        raise OpenBaoUnavailableError(
+            f"what answers at {address} is not OpenBao: see what stands before it, and whether the address is right"
+        ) from None
+    except (VaultError, requests.RequestException) as error:
+        raise OpenBaoUnavailableError(f"OpenBao at {address} cannot be used: {explain(error)}") from None
     if not status.get("initialized"):
         raise OpenBaoUnavailableError(f"OpenBao at {address} is not initialised")
     if status.get("sealed"):
@@ -42,11 +73,47 @@ def connect(address: str, token: str | None = None) -> hvac.Client:
     return client
 
 
+def patient(session: requests.Session) -> requests.Session:
+    """The same session, which asks again where that may help."""
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=_CONNECTIONS, max_retries=_RETRY))
+    return session
+
+
 def explain(error: VaultError | requests.RequestException) -> str:
-    """The cause alone, in one line, without the request (whose body may hold secrets)."""
+    """The cause in one line and what to do about it, without the request (whose body may hold secrets)."""
     if isinstance(error, VaultError):
-        return " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
-    return "connection refused or timed out" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        said = " ".join("; ".join(map(str, error.errors or [])).split()) or type(error).__name__
+        advice = _advice(error, said)
+        return f"{said}: {advice}" if advice else said
+    said = str(error)
+    if isinstance(error, requests.Timeout) or "timed out" in said:
+        return f"no answer within {_TIMEOUT_SECONDS} s; see how it is loaded, then {_AGAIN}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted: set VAULT_CACERT or REQUESTS_CA_BUNDLE"
+    if "Connection refused" in said:
+        return f"connection refused: start it, or see whether the address is right, then {_AGAIN}"
+    if isinstance(error, requests.ConnectionError):
+        return f"the connection was cut or cannot be made; {_AGAIN}"
+    return type(error).__name__
+
+
+def _advice(error: VaultError, said: str) -> str | None:
+    if isinstance(error, RateLimitExceeded):
+        return f"it takes no more requests for now; {_AGAIN} later, or raise the quota"
+    if "sealed" in said:
+        return f"unseal it and {_AGAIN}"
+    if isinstance(error, Forbidden):
+        return f"the token has ended or may not do this; sign in again (bao login), then {_AGAIN}"
+    if "no space left" in said:
+        return f"its disk is full; make room, then {_AGAIN}"
+    if isinstance(error, VaultDown | BadGateway | UnexpectedError) or "not active" in said:
+        return f"it or what stands before it is not ready; see its log, then {_AGAIN}"
+    if "password authentication failed" in said:
+        return "OpenBao's login has another password in PostgreSQL; `dataplane realign` gives both the same"
+    from_database = any(word in said for word in ("SQLSTATE", "dial", "connect"))
+    advice = advice_on(said) if from_database else None
+    return f"of PostgreSQL, {advice}" if advice else None
 
 
 def read_kv(client: hvac.Client, mount: str, path: str) -> tuple[dict[str, str], int]:

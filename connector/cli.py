@@ -1,9 +1,11 @@
 """The command ``dataplane``."""
 
+import errno
 import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from rich.table import Table
 
 from components.naming import AccessLevel, TenantNames
 from components.openbao import OpenBaoUnavailableError, connect, explain
+from components.postgres import explain as explain_database
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
@@ -58,6 +61,7 @@ app.add_typer(servers_app, name="servers")
 
 _said = Console(stderr=True, highlight=False)
 _answer = Console(highlight=False, soft_wrap=True)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _SCHEMA_FILE = CHECKOUT / "stacks" / "project.schema.json"
 
 _Engine = Annotated[
@@ -78,7 +82,12 @@ def _messages() -> Iterator[None]:
     except (hvac.exceptions.VaultError, requests.RequestException) as error:
         _fail(f"OpenBao: {explain(error)}. `dataplane servers status` shows whether it runs.")
     except psycopg.Error as error:
-        _fail(f"PostgreSQL: {str(error).strip()}")
+        _fail(f"PostgreSQL: {explain_database(error)}")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        place = error.filename or tempfile.gettempdir()
+        _fail(f"{place}: {error.strerror}. Make room, then run the same command again")
     except KeyboardInterrupt:
         _fail("interrupted; the same command can be run again")
 
@@ -98,10 +107,11 @@ def up(engine: _Engine = EngineChoice.AUTO) -> None:
     """Start the local servers, bring every stack up, and lease each attached project once."""
     with _messages():
         workplace = _workplace(engine)
-        projects = workplace.projects()
+        workplace.projects()
         with _said.status("Starting PostgreSQL and OpenBao"):
             workplace.servers.start()
         _said.print(_runs(workplace, preview=False))
+        projects = workplace.projects()  # an action may have changed them meanwhile
         workplace.let_people_in(projects)
         _leases(workplace, [project for project in projects if project.lifecycle is Lifecycle.ATTACHED])
 
@@ -347,5 +357,6 @@ def _shown(path: Path) -> Path:
 
 def main() -> None:
     """Entry point of the command."""
-    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # its warnings repeat what the error says
+    for name in ("psycopg.pool", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # their warnings repeat what the error says
     app()

@@ -105,7 +105,7 @@ class SupabaseExecutor:
         while True:
             with _refused(under_way):
                 cell = self._cell_of(inputs)
-            with self._home.lock(f"cell-{self._cells.environment}-{cell}"):
+            with self._home.cell_lock(self._cells.environment, cell):
                 with _refused(under_way):
                     # While this one waited, another may have made the project, or filled the cell.
                     still = self._cell_of(inputs) == cell

@@ -76,6 +76,8 @@ def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
     else:
         changed, remark = {key: generate(kinds[key], present)}, ""
     logins = [login for login, of in SERVICE_LOGINS.items() if of == key]
+    if key == _ADMIN_KEY or logins:
+        _finish_interrupted(client, present, version, connect)
     with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else nullcontext() as connection:
         # PostgreSQL commits when OpenBao has the value: a password that nobody knows is the worst that could happen.
         if connection is not None:
@@ -84,6 +86,34 @@ def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
         write_kv(client, CONNECTORS_MOUNT, SUPABASE_SECRET, {**present, **changed}, version)
     services = tuple(sorted(_copy(client, changed)))
     return Rotated(tuple(changed), services, remark)
+
+
+def _finish_interrupted(client: hvac.Client, present: Mapping[str, str], version: int, connect: Connect) -> None:
+    """Gives PostgreSQL the administrator's password that OpenBao has, if a rotation was killed between the two."""
+    try:
+        connect(present[_ADMIN_KEY]).close()
+    except psycopg.OperationalError as error:
+        before = _password_before(client, present[_ADMIN_KEY], version)
+        if "password authentication failed" not in str(error) or before is None:
+            raise
+        with connect(before) as connection:
+            for login in _superusers(connection):
+                set_password(connection, login, present[_ADMIN_KEY])
+
+
+def _password_before(client: hvac.Client, present: str, version: int) -> str | None:
+    """The administrator's last password that was another one, as far back as OpenBao keeps versions."""
+    for earlier in range(version - 1, 0, -1):
+        try:
+            answer = client.secrets.kv.v2.read_secret_version(
+                path=SUPABASE_SECRET, mount_point=CONNECTORS_MOUNT, version=earlier, raise_on_deleted_version=True
+            )
+        except InvalidPath:
+            return None
+        password = dict(answer["data"]["data"]).get(_ADMIN_KEY)
+        if password != present:
+            return password
+    return None
 
 
 def _superusers(connection: "psycopg.Connection[Any]") -> list[str]:

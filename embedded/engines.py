@@ -95,6 +95,11 @@ class Engine(ABC):
     def outputs(self, stack: str) -> dict[str, Any]:
         """A stack's outputs that are not secret; empty if it was never brought up."""
 
+    def owns(self, stack: str, urn: str) -> bool:
+        """Whether a stack's state holds a resource, so that no other stack can have it before the state is moved."""
+        del stack, urn
+        return False
+
 
 class EmbeddedEngine(Engine):
     """The runner of this package."""
@@ -158,6 +163,11 @@ class PulumiEngine(Engine):
     def outputs(self, stack: str) -> dict[str, Any]:
         done = self._pulumi("stack", "output", "--json", "--stack", stack, check=False)
         return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+    def owns(self, stack: str, urn: str) -> bool:
+        done = self._pulumi("stack", "export", "--stack", stack, check=False)
+        state = json.loads(done.stdout)["deployment"] if done.returncode == 0 else {}
+        return any(resource["urn"] == urn for resource in state.get("resources") or [])
 
     def _changes(self, stack: str) -> EngineRun:
         history = json.loads(self._pulumi("stack", "history", "--stack", stack, "--json", "--page-size", "1").stdout)

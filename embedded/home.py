@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -56,11 +57,21 @@ class Home:
             EmbeddedError: if the other takes longer than ten minutes.
         """
         self.prepare()
+        lock = FileLock(self.path / f"{name}.lock", timeout=_LOCK_WAIT_SECONDS)
         try:
-            with FileLock(self.path / f"{name}.lock", timeout=_LOCK_WAIT_SECONDS):
-                yield
+            lock.acquire()
         except Timeout:
             raise EmbeddedError(f"another process has been busy with {name} for ten minutes; try again") from None
+        except OSError as error:
+            raise EmbeddedError(_unwritable(lock.lock_file, error)) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def cell_lock(self, environment: str, cell: str) -> AbstractContextManager[None]:
+        """The lock of whoever runs a cell from files that may change meanwhile."""
+        return self.lock(f"cell-{environment}-{cell}")
 
     def read_json(self, name: str) -> Any:
         """A JSON file of the folder, or None.
@@ -77,17 +88,33 @@ class Home:
             raise EmbeddedError(f"{path} is damaged ({error}); `dataplane servers reset` starts afresh") from None
 
     def write_private(self, name: str, text: str) -> Path:
-        """Writes a file that only this user may read, whole or not at all."""
+        """Writes a file that only this user may read, whole or not at all.
+
+        Raises:
+            EmbeddedError: if it cannot be written; what was there before still is.
+        """
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                draft.unlink()
+            raise EmbeddedError(_unwritable(path, error)) from None
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
         """Like :meth:`write_private`, for a JSON value."""
         return self.write_private(name, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def _unwritable(path: Path | str, error: OSError) -> str:
+    return (
+        f"{path} cannot be written: {error.strerror}. "
+        "Make room or give yourself the right to, then run the same command again: it goes on from there."
+    )

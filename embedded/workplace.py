@@ -2,8 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,10 +15,10 @@ from components.access import levels_of
 from components.naming import AccessLevel
 from components.projects import Project, known_cells, load_projects
 from components.settings import load_bounds
-from embedded.engines import Engine, EngineRun, LocalConfig
+from embedded.engines import Engine, EngineRun, LocalConfig, PulumiEngine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
-from embedded.runner.deployment import load_config
+from embedded.runner.deployment import load_config, project_name
 from embedded.runner.monitor import Step
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 
@@ -29,6 +29,7 @@ CENTRAL_STACK = "local-central"
 _AUTH_TABLES = Path(__file__).with_name("auth_tables.sql")
 _PEOPLE_FILE = "people.json"
 _LOGIN_PATH = "userpass"
+_TENANT_TYPE = "supabase-data-plane:cell:Cell$supabase-data-plane:tenant:ProjectTenant"
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,51 @@ class Workplace:
         Raises:
             pulumi.RunError, EmbeddedError: at the first stack that does not get through.
         """
-        for stack in self.stacks():
+        cells = {stack: cell for cell, stack in known_cells(self.root, ENVIRONMENT).items()}
+        stacks = self.stacks()
+        self._refuse_moved({cell: stack for stack, cell in cells.items()})
+        for stack in stacks:
             on_stack(stack)
-            yield self.run_stack(stack, preview=preview, on_step=on_step)
+            # An action's edit of a project's file comes after its run, and the next run has to see it.
+            with nullcontext() if preview or stack not in cells else self._cell_lock(cells[stack]):
+                run = self.run_stack(stack, preview=preview, on_step=on_step)
+            if stack == stacks[-1]:
+                run.remarks.extend(self._left_over())
+            yield run
+
+    def _refuse_moved(self, cells: Mapping[str, str]) -> None:
+        """The CLI would refuse to delete a project in one cell and to create it in the other, in words of its own."""
+        if not isinstance(self.engine, PulumiEngine):
+            return
+        held = {stack: set(self.engine.outputs(stack).get("tenants") or {}) for stack in cells.values()}
+        for project in self.projects():
+            new = cells[project.cell]
+            for old in (stack for stack, slugs in held.items() if stack != new and project.slug in slugs):
+                urn = f"urn:pulumi:{old}::{project_name(self.root)}::{_TENANT_TYPE}::{project.slug}"
+                if self.engine.owns(old, urn):
+                    raise EmbeddedError(
+                        f"project {project.slug} says `cell: {project.cell}`, and its state is in stack {old}. "
+                        f"Move that first, then run the same command again:\n"
+                        f"  pulumi state move --source {old} --dest {new} '{urn}'"
+                    )
+
+    def _cell_lock(self, cell: str) -> AbstractContextManager[None]:
+        return self.servers.home.cell_lock(ENVIRONMENT, cell)
+
+    def _left_over(self) -> list[str]:
+        """What there is to say of tenants that no file declares."""
+        declared = {project.names.schema for project in self.projects()}
+        with self.servers.postgres.connect() as admin:
+            found = admin.execute(
+                r"select nspname from pg_namespace where nspname like 'proj\_%' and"
+                " pg_get_userbyid(nspowner) = nspname || '_owner' order by 1"
+            ).fetchall()
+        return [
+            f"{schema} is in no project's file: its data is kept, and whoever had access to it has it still. Put its "
+            "file back, with `lifecycle: detached` to end all access; docs/operations.md says how to drop it for good"
+            for (schema,) in found
+            if schema not in declared
+        ]
 
     def run_stack(self, stack: str, *, preview: bool, on_step: Callable[[Step], None]) -> EngineRun:
         """Brings one stack up, or previews it.

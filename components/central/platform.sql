@@ -12,7 +12,7 @@
 --   6  the other databases of the cluster are closed to leases
 --
 -- The files beside this one are applied after it, in the same transaction: platform_keys.sql, platform_sign_in.sql,
--- platform_storage.sql, platform_pooler.sql and platform_services.sql.
+-- platform_storage.sql, platform_pooler.sql, platform_drift.sql and platform_services.sql.
 
 -- 1 -------------------------------------------------------------------------------------------------------------------
 
@@ -248,6 +248,8 @@ begin
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
         where n.nspname like 'proj\_%'
             and n.nspowner = pg_catalog.quote_ident(current_user)::pg_catalog.regrole
+            -- Not a superuser to whom a hand has given the schema: that would hold up whoever puts it right.
+            and pg_catalog.pg_get_userbyid(n.nspowner) = n.nspname || '_owner'
     loop
         if foreigner.grantee <> 'authenticator'
             and data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
@@ -308,15 +310,36 @@ begin
 end
 $$;
 
+-- OpenBao says when a lease ends by its own clock, and VALID UNTIL is judged by this server's. Where they differ a lease
+-- would be over before it began, or outlive itself. This is by how much OpenBao's is ahead; nothing, if that may be no
+-- more than the way from there to here. (OpenBao adds 5 s to the lifetime by itself.)
+create or replace function data_plane.clock_skew(expires timestamptz, lifetime interval) returns interval
+language sql stable
+set search_path = ''
+as $$
+    select case
+        when greatest(found.skew, - found.skew) > interval '10 s' then found.skew
+        else interval '0'
+    end
+    from (select expires - pg_catalog.clock_timestamp() - lifetime - interval '5 s' as skew) as found
+$$;
+
+-- The signatures without a lifetime are of versions before, and would make these ambiguous.
+drop function if exists
+    data_plane.create_login(text, text, timestamptz, text, integer),
+    data_plane.issue_lease(text, text, timestamptz, text, integer);
+
 -- The parts that need a superuser. The membership lets the issuer finish the login below; seal_login takes it back.
 create or replace function data_plane.create_login(
-    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer)
+    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer, lifetime interval)
 returns void
 language plpgsql security definer
 set search_path = ''
 as $$
 declare
     tenant_schema text := data_plane.tenant_of(tenant_role);
+    -- Without a lifetime OpenBao's word has to do.
+    skew interval := coalesce(data_plane.clock_skew(expires, lifetime), '0');
 begin
     perform data_plane.refuse_other_logins(login);
     if octet_length(login) > 63 then
@@ -330,7 +353,13 @@ begin
         ' connection limit %s password %L valid until %L in role %I role openbao_lease_issuer',
         login,
         (select rolconnlimit from pg_catalog.pg_roles where rolname = tenant_role),
-        verifier, expires, tenant_role);
+        verifier, expires - skew, tenant_role);
+    if skew <> interval '0' then
+        raise warning 'the clocks of OpenBao and PostgreSQL differ by %', skew
+            using hint = 'Keep both hosts in time (NTP): API tokens are judged by clocks, too.';
+        -- For renew_lease, which is told of an end alone.
+        execute pg_catalog.format('comment on role %I is %L', login, skew::text);
+    end if;
     -- Not copied from the tenant's role: whoever holds a lease may change that role's settings (PostgreSQL lets every
     -- role do so for itself), and the next lease should not suffer from it.
     execute pg_catalog.format('alter role %I set search_path to %I, extensions', login, tenant_schema);
@@ -367,13 +396,14 @@ $$;
 -- A lease: a login that starts as the tenant's role (so what it makes belongs to the tenant and stays) and inherits
 -- nothing, so that `set role none` leaves it with less, not more.
 create or replace function data_plane.issue_lease(
-    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer)
+    login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer,
+    lifetime interval default null)
 returns void
 language plpgsql
 set search_path = ''
 as $$
 begin
-    perform data_plane.create_login(login, verifier, expires, tenant_role, statement_timeout_ms);
+    perform data_plane.create_login(login, verifier, expires, tenant_role, statement_timeout_ms, lifetime);
     -- `alter role … set role` is refused inside a security definer function, but a login may do it for itself.
     execute pg_catalog.format('set local role %I', login);
     execute pg_catalog.format('alter role %I set role to %L', login, tenant_role);
@@ -386,9 +416,12 @@ create or replace function data_plane.renew_lease(login text, expires timestampt
 language plpgsql security definer
 set search_path = ''
 as $$
+declare
+    skew interval := coalesce(
+        (select pg_catalog.shobj_description(r.oid, 'pg_authid') from pg_catalog.pg_roles r where r.rolname = login), '0');
 begin
     perform data_plane.refuse_other_logins(login);
-    execute pg_catalog.format('alter role %I valid until %L', login, expires);
+    execute pg_catalog.format('alter role %I valid until %L', login, expires - skew);
 end
 $$;
 
@@ -437,9 +470,9 @@ revoke all on all functions in schema data_plane from public;
 grant execute on function data_plane.pre_config() to authenticator;
 grant execute on function data_plane.tenant_of(text) to data_plane_tenant;
 grant execute on function
-    data_plane.create_login(text, text, timestamptz, text, integer),
+    data_plane.create_login(text, text, timestamptz, text, integer, interval),
     data_plane.seal_login(text),
-    data_plane.issue_lease(text, text, timestamptz, text, integer),
+    data_plane.issue_lease(text, text, timestamptz, text, integer, interval),
     data_plane.renew_lease(text, timestamptz),
     data_plane.revoke_lease(text)
     to openbao_lease_issuer;

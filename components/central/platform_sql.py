@@ -9,7 +9,7 @@ import pulumi
 from psycopg import sql
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
-from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of
+from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of, explain
 
 __all__ = ["PLATFORM_SCHEMA", "PlatformSql", "PlatformSqlError", "platform_sql"]
 
@@ -20,8 +20,10 @@ _FILES = (
     "platform_sign_in.sql",
     "platform_storage.sql",
     "platform_pooler.sql",
+    "platform_drift.sql",
     "platform_services.sql",
 )
+_NO_RECORD = "the record of the platform's objects is gone"
 _LOCK_TIMEOUT = "30s"
 # Any constant will do: two runs at once wait for each other instead of failing on the same catalogue row.
 _ADVISORY_LOCK = 7_264_190_355
@@ -49,15 +51,20 @@ class _Provider(ResourceProvider):
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         moved = any(olds.get(key) != news.get(key) for key in CONNECTION)
-        return DiffResult(changes=moved or olds.get("checksum") != _checksum(news["sql"]), replaces=[], stables=[])
+        changed = moved or olds.get("checksum") != _checksum(news["sql"]) or olds.get("changed_by_hand")
+        return DiffResult(changes=bool(changed), replaces=[], stables=[])
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         with connect(props) as connection:
             row = connection.execute(
                 "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", [PLATFORM_SCHEMA]
             ).fetchone()
-        applied = row[0].rpartition(" ")[2] if row and row[0] else ""
-        return ReadResult(id_=id_, outs={**connection_of(props), "checksum": applied})
+            applied = row[0].rpartition(" ")[2] if row and row[0] else ""
+            try:
+                changed = _changed_by_hand(connection) if applied else []
+            except (psycopg.errors.UndefinedFunction, psycopg.errors.UndefinedTable):
+                changed = [_NO_RECORD]
+        return ReadResult(id_=id_, outs={**connection_of(props), "checksum": applied, "changed_by_hand": changed})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing: tenants' leases depend on it, and data outlives the stack."""
@@ -72,17 +79,44 @@ class _Provider(ResourceProvider):
                 connection.execute("select pg_advisory_xact_lock(%s)", [_ADVISORY_LOCK])
                 connection.execute(sql.SQL("set local lock_timeout = {}").format(_LOCK_TIMEOUT))
                 connection.execute(props["sql"].encode())
+                row = connection.execute(
+                    "select obj_description(to_regnamespace(%s), 'pg_namespace')", [PLATFORM_SCHEMA]
+                ).fetchone()
+                # The same files again only put right what they can; what is left then is no part of them.
+                if row is None or not str(row[0]).endswith(checksum) or not _is_recorded(connection):
+                    _record(connection)
+                changed = _changed_by_hand(connection)
                 connection.execute(remark)
         except psycopg.Error as error:
-            raise PlatformSqlError(f"platform.sql was not applied: {str(error).strip()}") from None
-        return {**connection_of(props), "checksum": checksum}
+            raise PlatformSqlError(f"platform.sql was not applied: {explain(error)}") from None
+        return {**connection_of(props), "checksum": checksum, "changed_by_hand": changed}
+
+
+def _record(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("delete from data_plane.applied_objects")
+    connection.execute("insert into data_plane.applied_objects select * from data_plane.present_objects()")
+
+
+def _is_recorded(connection: psycopg.Connection[Any]) -> bool:
+    return connection.execute("select from data_plane.applied_objects limit 1").rowcount > 0
+
+
+def _changed_by_hand(connection: psycopg.Connection[Any]) -> list[str]:
+    return [str(row[0]) for row in connection.execute("select data_plane.changed_objects()")]
+
+
+def _warn(lines: list[str] | None) -> None:
+    for line in lines or []:
+        pulumi.log.warn(f"in PostgreSQL, {line}")
 
 
 class PlatformSql(Resource, module="central", name="PlatformSql"):
     """Applies ``platform.sql`` in one transaction, again whenever the file or the database changes.
 
     It records the file's checksum in the comment of the schema ``data_plane``, so that a restored or replaced database
-    is noticed on refresh. Deleting the resource leaves everything in place.
+    is noticed on refresh, and in a table what it made, so that changes by hand are: they are put right, and what these
+    files cannot put right is named in ``changed_by_hand`` and in a warning of each run. Deleting the resource leaves
+    everything in place.
 
     Args:
         database: the central database, as a superuser.
@@ -94,6 +128,8 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
 
     checksum: pulumi.Output[str]
     """SHA-256 of the SQL that was applied; unknown until it has been."""
+    changed_by_hand: pulumi.Output[list[str]]
+    """The platform's objects that are not as they were applied."""
 
     def __init__(
         self,
@@ -102,6 +138,7 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
         database: DatabaseConnection,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "sql": platform_sql(), "checksum": None}
+        props = {**database.properties(), "sql": platform_sql(), "checksum": None, "changed_by_hand": None}
         secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
         super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        self.changed_by_hand.apply(_warn)

@@ -16,7 +16,7 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 from components import openbao
 from components.central.connector_secrets import SecretsMissingError
 from components.openbao import read_kv
-from components.postgres import DatabaseUnavailableError, connect
+from components.postgres import DatabaseUnavailableError, connect, explain
 
 __all__ = ["SERVICE_LOGINS", "ServiceLogins", "ServiceLoginsError", "set_password"]
 
@@ -73,7 +73,7 @@ class _Provider(ResourceProvider):
         except psycopg.Error as error:
             place = f"{props['host']}:{int(props['port'])}"
             raise ServiceLoginsError(
-                f"PostgreSQL at {place}: the services' passwords were not set: {str(error).strip()}"
+                f"PostgreSQL at {place}: the services' passwords were not set: {explain(error)}"
             ) from None
         return {**_described(props), "current": True}
 

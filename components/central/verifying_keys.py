@@ -14,9 +14,9 @@ import requests
 from psycopg.types.json import Jsonb
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
 
+from components import openbao
 from components.naming import JWKS_PATH
-from components.openbao import explain
-from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of
+from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of, explain
 
 __all__ = ["VerifyingKeys", "VerifyingKeysError", "served_keys"]
 
@@ -38,13 +38,14 @@ def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
         VerifyingKeysError: if OpenBao does not answer with a JWKS.
     """
     try:
-        answer = requests.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
+        with openbao.patient(requests.Session()) as session:
+            answer = session.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
         answer.raise_for_status()
         keys = [*answer.json()["keys"], *(json.loads(extra)["keys"] if extra else [])]
     except requests.JSONDecodeError:
         raise VerifyingKeysError(f"{address}{JWKS_PATH} did not answer with JSON") from None
     except requests.RequestException as error:
-        raise VerifyingKeysError(f"{address}{JWKS_PATH}: {explain(error)}") from None
+        raise VerifyingKeysError(f"{address}{JWKS_PATH}: {openbao.explain(error)}") from None
     except (KeyError, TypeError, ValueError):
         raise VerifyingKeysError(f"{address}{JWKS_PATH} or the extra keys: no JWKS") from None
     return {"keys": keys}
@@ -79,7 +80,7 @@ class _Provider(ResourceProvider):
             with connect(props) as connection:
                 connection.execute("select data_plane.publish_keys(%s)", [Jsonb(served)])
         except psycopg.Error as error:
-            raise VerifyingKeysError(f"the keys were not published: {str(error).strip()}") from None
+            raise VerifyingKeysError(f"the keys were not published: {explain(error)}") from None
         return {**_described(props), "published": _names(served)}
 
 

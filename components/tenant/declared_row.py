@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, ResourceProvider, UpdateResult
 
-from components.postgres import CONNECTION, connect, connection_of
+from components.postgres import CONNECTION, connect, connection_of, explain
 
 __all__ = ["DeclaredRowError", "DeclaredRowProvider"]
 
@@ -75,7 +75,7 @@ class DeclaredRowProvider(ResourceProvider):
                 f"the database has no table {_SCHEMA}.{self.table}: bring the central stack up first"
             ) from None
         except psycopg.Error as error:
-            raise DeclaredRowError(f"{props[_KEY]} in {_SCHEMA}.{self.table}: {str(error).strip()}") from None
+            raise DeclaredRowError(f"{props[_KEY]} in {_SCHEMA}.{self.table}: {explain(error)}") from None
         return {**connection_of(props), _KEY: props[_KEY], **values}
 
 

@@ -34,15 +34,18 @@ class LeaseStatements:
     revocation: str
 
 
-def lease_statements(tenant_role: str, statement_timeout: int) -> LeaseStatements:
+def lease_statements(tenant_role: str, statement_timeout: int, lease_ttl: int) -> LeaseStatements:
     """The statements of a lease that starts as ``tenant_role``; the functions are in ``platform.sql``.
 
     Args:
         statement_timeout: seconds.
+        lease_ttl: seconds, by which PostgreSQL notices that its clock is not OpenBao's.
     """
-    create = sql.SQL("select data_plane.issue_lease('{{{{name}}}}', '{{{{password}}}}', '{{{{expiration}}}}', {}, {})")
+    create = sql.SQL(
+        "select data_plane.issue_lease('{{{{name}}}}', '{{{{password}}}}', '{{{{expiration}}}}', {}, {}, {})"
+    )
     return LeaseStatements(
-        creation=create.format(tenant_role, statement_timeout * 1000).as_string(),
+        creation=create.format(tenant_role, statement_timeout * 1000, f"{lease_ttl} s").as_string(),
         renewal="select data_plane.renew_lease('{{name}}', '{{expiration}}')",
         revocation="select data_plane.revoke_lease('{{name}}')",
     )
@@ -71,7 +74,7 @@ class TenantLeases(pulumi.ComponentResource):
         in_openbao = pulumi.ResourceOptions(parent=self, provider=args.provider)
         self.database_roles = {}
         for level in AccessLevel:
-            statements = lease_statements(args.names.role(level), args.limits.statement_timeout)
+            statements = lease_statements(args.names.role(level), args.limits.statement_timeout, args.limits.lease_ttl)
             self.database_roles[level] = vault.database.SecretBackendRole(
                 f"{name}-lease-{level.value.replace('_', '-')}",
                 backend=DATABASE_MOUNT,

@@ -29,6 +29,7 @@ _PROVIDERS = "pulumi:providers:"
 _DYNAMIC = "pulumi-python:dynamic"
 _ENDPOINT = "vault:generic/endpoint:Endpoint"
 _DYNAMIC_CODE = "__provider"
+_WITH_NAMES = ("identity/entity/name/", "identity/group/name/")
 
 
 class Change(StrEnum):
@@ -318,6 +319,8 @@ class Monitor:
         """A resource that cannot be read back from its inputs alone: what it was made with is remembered."""
         declared = inputs.without([_DYNAMIC_CODE])
         before = self._state.get(urn)
+        if before is not None and applier.is_gone(declared.values):
+            before = None
         if declared.unknown:
             if not self._preview:
                 raise RuntimeError("it was reached before its inputs were known")
@@ -325,10 +328,12 @@ class Monitor:
             return "", declared, step(change)
         changed = before is not None and applier.differs(before[0], before[1].values, declared.values)
         if before is not None and not changed:
-            return before[0], declared.updated(before[1].values), step(Change.SAME)
+            return before[0], declared.updated({**before[1].values, **applier.present}), step(Change.SAME)
         change = Change.CREATE if before is None else Change.UPDATE
         if self._preview:
-            return (before[0] if before else ""), declared, step(change)
+            # In the outputs of now, hands' changes are told of.
+            shown = {key: value for key, value in applier.present.items() if declared.values.get(key) is None}
+            return (before[0] if before else ""), declared.updated(shown), step(change)
         resource_id, outputs = applier.apply(before, declared.values)
         secrets = declared.secrets | set(request.additionalSecretOutputs)
         self._state.put(urn, resource_id, Properties(outputs, secrets & set(outputs)))
@@ -347,11 +352,17 @@ class _Dynamic:
 
     def __init__(self, inputs: Properties) -> None:
         self._provider = dill.loads(base64.b64decode(inputs.values[_DYNAMIC_CODE]))  # noqa: S301 the program made it
+        self.present: dict[str, Any] = {}
+        """The outputs as they are now, where the provider can say."""
+
+    @staticmethod
+    def is_gone(_news: dict[str, Any]) -> bool:
+        return False  # its provider's own affair
 
     def differs(self, resource_id: str, olds: dict[str, Any], news: dict[str, Any]) -> bool:
         if type(self._provider).read is not ResourceProvider.read:
             # What is there is what counts, not what was; read it with the credentials of now.
-            olds = self._provider.read(resource_id, {**olds, **news}).outs
+            self.present = olds = dict(self._provider.read(resource_id, {**olds, **news}).outs or {})
         return bool(self._provider.diff(resource_id, olds, news).changes)
 
     def apply(self, before: tuple[str, Properties] | None, news: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -367,6 +378,12 @@ class _Endpoint:
     def __init__(self, client: ProviderClient | None, ignored: set[str]) -> None:
         self._client = client
         self._ignored = ignored
+        self.present: dict[str, Any] = {}
+
+    def is_gone(self, news: dict[str, Any]) -> bool:
+        """Whether somebody has deleted what was written; only what has a name can be asked for."""
+        path = str(news.get("path"))
+        return path.startswith(_WITH_NAMES) and isinstance(self._client, OpenBaoClient) and not self._client.has(path)
 
     def differs(self, _resource_id: str, olds: dict[str, Any], news: dict[str, Any]) -> bool:
         return bool(olds.get("written") != self._fingerprint(news))

@@ -5,11 +5,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pulumi
@@ -25,6 +23,7 @@ from embedded.home import CHECKOUT
 from embedded.runner.monitor import Step
 from embedded.workplace import Workplace
 from tests.conftest import ALPHA, BETA, Plane, bring_up
+from tests.state import differences, state
 
 MakeWorkplace = Callable[[dict[str, str]], Workplace]
 
@@ -74,52 +73,6 @@ def edit(workplace: Workplace, slug: str, before: str, after: str) -> None:
     path.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def snapshot(workplace: Workplace) -> dict[str, Any]:
-    """Everything that a run can change, without what a login or a lease adds."""
-    queries = {
-        "roles": "select rolname, rolcanlogin, rolbypassrls, rolconnlimit from pg_roles where rolname !~ '^(pg_|lease_)'",
-        "members": "select roleid::regrole::text, member::regrole::text from pg_auth_members",
-        "settings": "select setrole::regrole::text, setconfig from pg_db_role_setting",
-        "schemas": "select nspname, array(select a::text from unnest(nspacl) a order by 1) from pg_namespace where nspname !~ '^pg_'",
-        "defaults": "select defaclrole::regrole::text, (select nspname from pg_namespace n where n.oid = defaclnamespace),"
-        " defaclobjtype::text,"
-        " array(select a::text from unnest(defaclacl) a order by 1) from pg_default_acl",
-        "functions": "select proname, prosrc from pg_proc where pronamespace = to_regnamespace('data_plane')",
-        "triggers": "select evtname, evtevent, evttags from pg_event_trigger",
-    }
-    found: dict[str, Any] = {}
-    with workplace.servers.postgres.connect() as admin:
-        for name, query in queries.items():
-            found[name] = sorted(map(repr, admin.execute(query.encode()).fetchall()))
-    client = workplace.servers.openbao.client()
-    for path in (
-        "sys/policies/acl",
-        "database/roles",
-        "identity/oidc/role",
-        "identity/group/name",
-        "identity/entity/name",
-    ):
-        keys = sorted((client.list(path) or {"data": {"keys": []}})["data"]["keys"])
-        found[path] = keys
-        if path != "identity/entity/name":
-            ignored = {"modified", "last_update_time", "modify_index", "creation_time", "id"}
-            found[f"{path}/*"] = [
-                {k: v for k, v in client.read(f"{path}/{key}")["data"].items() if k not in ignored}
-                for key in keys
-                if key not in ("root", "default")
-            ]
-    return found
-
-
-def comparable(workplace: Workplace) -> dict[str, Any]:
-    """A snapshot without the random IDs of one OpenBao."""
-    found = snapshot(workplace)
-    for group in found["identity/group/name/*"]:
-        for key in ("member_entity_ids", "member_group_ids", "parent_group_ids", "alias"):
-            group[key] = len(group[key] or [])
-    return found
-
-
 def test_a_preview_says_what_comes_and_changes_nothing(workplace: Workplace) -> None:
     runs = workplace.run(preview=True, on_stack=lambda _stack: None, on_step=lambda _step: None)
     central = next(runs)
@@ -133,10 +86,10 @@ def test_a_preview_says_what_comes_and_changes_nothing(workplace: Workplace) -> 
 def test_a_second_up_changes_nothing(workplace: Workplace) -> None:
     first = bring_up(workplace)
     assert all(run.created for run in first)
-    before = snapshot(workplace)
+    before = state(workplace)
     second = bring_up(workplace)
     assert [(run.created, run.updated) for run in second] == [(0, 0), (0, 0)]
-    assert snapshot(workplace) == before
+    assert not differences(before, state(workplace))
     if isinstance(workplace.engine, EmbeddedEngine):
         assert [(run.created, run.updated) for run in bring_up(workplace, preview=True)] == [(0, 0), (0, 0)]
 
@@ -209,21 +162,22 @@ def test_a_removed_file_takes_nothing_away_and_is_not_passed_over_in_silence(
 ) -> None:
     bring_up(workplace)
     lease = Plane(workplace).lease("beta-two", AccessLevel.OWNER)
-    before = snapshot(workplace)
+    before = state(workplace)
     path = workplace.root / "stacks" / "local" / "projects" / "beta-two.yaml"
     text = path.read_text(encoding="utf-8")
     path.unlink()
     if isinstance(workplace.engine, EmbeddedEngine):
-        remarks = bring_up(workplace)[1].remarks
+        *remarks, left = bring_up(workplace)[1].remarks
         names = ("beta-two-revocation", "cell-1-people-person-alias-bert", "cell-1-people-person-bert")
         assert set(remarks) == {f"{name} is no longer declared; this runner removes nothing" for name in names}
+        assert left.startswith("proj_beta_two is in no project's file: its data is kept")
     else:
         with pytest.raises(EmbeddedError):
             bring_up(workplace)
         assert "protected" in "".join(capfd.readouterr())
     with psycopg.connect(lease.connection_string) as session:
         assert session.execute("select current_user").fetchone() == ("proj_beta_two_owner",)
-    assert snapshot(workplace) == before
+    assert not differences(before, state(workplace))
     path.write_text(text, encoding="utf-8")
     assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
 
@@ -374,37 +328,6 @@ def test_an_interrupted_run_finishes_what_it_began_and_goes_on_later(new_workpla
     assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
 
 
-_KILLED = """
-import sys, os, time, threading
-from pathlib import Path
-from embedded.engines import EmbeddedEngine
-from embedded.home import Home
-from embedded.servers import Servers
-from embedded.workplace import Workplace
-home, root = Home(Path(sys.argv[1])), Path(sys.argv[2])
-count = [0]
-def step(_step):
-    count[0] += 1
-    if count[0] == int(sys.argv[3]):
-        os.kill(os.getpid(), 9)
-list(Workplace(Servers(home), EmbeddedEngine(home, root), root).run(preview=False, on_stack=lambda s: None, on_step=step))
-"""
-
-
-def test_a_run_that_is_killed_anywhere_converges_when_it_is_run_again(new_workplace: MakeWorkplace) -> None:
-    projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA}
-    undisturbed, killed = new_workplace(projects), new_workplace(projects)
-    bring_up(undisturbed)
-    for after in (3, 9, 14, 22, 31, 47, 60, 75, 90, 101):
-        arguments = [sys.executable, "-c", _KILLED, str(killed.servers.home.path), str(killed.root), str(after)]
-        done = subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True)
-        assert done.returncode == -signal.SIGKILL, done.stderr
-    bring_up(killed)
-    outcomes = [comparable(undisturbed), comparable(killed)]
-    for part in outcomes[0]:
-        assert outcomes[0][part] == outcomes[1][part], part
-
-
 def test_a_policy_pack_that_does_not_start_stops_the_run_with_its_own_words(new_workplace: MakeWorkplace) -> None:
     workplace = new_workplace({"alpha.yaml": ALPHA})
     pack = workplace.root / "policies"
@@ -423,9 +346,8 @@ def test_what_the_runner_applies_is_what_the_cli_would_have(new_workplace: MakeW
     for name in ("embedded", "pulumi"):
         made = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
         bring_up(Workplace(made.servers, engine_of(name, made), made.root))
-        outcomes.append(comparable(made))
-    for part in outcomes[0]:
-        assert outcomes[0][part] == outcomes[1][part], part
+        outcomes.append(state(made))
+    assert not differences(*outcomes)
 
 
 def without_services(stack: Path) -> None:

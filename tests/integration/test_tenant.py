@@ -226,7 +226,7 @@ OUTSIDE = [
     "create event trigger t on ddl_command_end execute function data_plane.notify_postgrest()",
     "create publication p for all tables",
     "select data_plane.issue_lease('lease_x', 'x', now(), 'proj_alpha_owner', 1)",
-    "select data_plane.create_login('lease_x', 'x', now(), 'proj_alpha_owner', 1)",
+    "select data_plane.create_login('lease_x', 'x', now(), 'proj_alpha_owner', 1, null)",
     "select data_plane.revoke_lease('lease_x')",
     "create table child (a int references proj_alpha.notes (id))",
     "drop schema proj_beta_two cascade",

@@ -181,7 +181,7 @@ def test_lease_roles_carry_the_projects_limits_and_all_statements(cell: Program)
         assert (item.inputs["defaultTtl"], item.inputs["maxTtl"]) == (600, 3600)
         (creation,) = item.inputs["creationStatements"]
         filled_in = "'{{name}}', '{{password}}', '{{expiration}}'"
-        assert creation == f"select data_plane.issue_lease({filled_in}, '{item.inputs['name']}', 5000)"
+        assert creation == f"select data_plane.issue_lease({filled_in}, '{item.inputs['name']}', 5000, '600 s')"
         assert all("{{name}}" in item.inputs[f"{kind}Statements"][0] for kind in ("creation", "renew", "revocation"))
         assert item.inputs["rollbackStatements"] == item.inputs["revocationStatements"]
 

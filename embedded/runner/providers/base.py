@@ -53,6 +53,8 @@ class Handler:
     """Lists whose order has no meaning."""
     unreadable: Collection[str] = ()
     """Inputs that a server does not give back, or that have no effect on it; never a difference by themselves."""
+    defaults: Inputs = field(default_factory=dict)
+    """What inputs that a program leaves out stand for, where a server tells of them."""
     check: Callable[[Inputs], None] = lambda _desired: None
     """Asks the server in a preview whether it would take what is not there yet; raises if not."""
     wait: Callable[[Inputs], None] = lambda _desired: None
@@ -106,7 +108,7 @@ def differences(handler: Handler, desired: Inputs, live: Live, ignored: Collecti
         return list(live.differing)
     return [
         key
-        for key, wanted in desired.items()
+        for key, wanted in {**handler.defaults, **desired}.items()
         if key not in ignored
         and key not in handler.unreadable
         and _normal(key, wanted, handler, ignored) != _normal(key, live.properties.get(key), handler, ignored)

@@ -168,6 +168,10 @@ class OpenBaoClient(ProviderClient):
         if self._client_of_this is not None:
             self._client_of_this.adapter.close()
 
+    def has(self, path: str) -> bool:
+        """Whether there is something at a path."""
+        return self._read(path) is not None
+
     def write(self, path: str, data_json: str) -> None:
         """Writes a document to a path: what ``vault.generic.Endpoint`` does."""
         self._write(path, json.loads(data_json))

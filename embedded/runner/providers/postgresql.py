@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from components.postgres import explain
 from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
 
 __all__ = ["PostgresqlClient"]
@@ -22,6 +23,7 @@ Statement = sql.SQL | sql.Composed
 
 _POOL_SIZE = 8
 _WAIT_SECONDS = 30
+_IDLE_SECONDS = 2
 _SESSION = "-c lock_timeout=30s -c statement_timeout=120s"
 
 # An advisory lock per namespace of catalogue rows that concurrent statements would update at the same time.
@@ -40,6 +42,14 @@ _SETTINGS: dict[str, LiteralString] = {
     "searchPaths": "search_path",
     "statementTimeout": "statement_timeout",
     "idleInTransactionSessionTimeout": "idle_in_transaction_session_timeout",
+}
+_ROLE_DEFAULTS: Inputs = {
+    **{key: default for key, (*_, default) in _ATTRIBUTES.items()},
+    "connectionLimit": -1,
+    "roles": [],
+    "searchPaths": [],
+    "statementTimeout": 0,
+    "idleInTransactionSessionTimeout": 0,
 }
 _DEFAULT_OBJECTS: dict[str, tuple[str, LiteralString]] = {
     "table": ("r", "tables"),
@@ -70,6 +80,8 @@ class PostgresqlClient(ProviderClient):
             min_size=0,
             max_size=_POOL_SIZE,
             timeout=_WAIT_SECONDS,
+            # Soon given back: where few are left, dynamic resources need some too.
+            max_idle=_IDLE_SECONDS,
             open=False,
         )
 
@@ -77,7 +89,11 @@ class PostgresqlClient(ProviderClient):
     def handlers(self) -> Mapping[str, Handler]:
         return {
             "postgresql:index/role:Role": Handler(
-                self._read_role, self._apply_role, unordered=("roles",), unreadable=("password",)
+                self._read_role,
+                self._apply_role,
+                unordered=("roles",),
+                unreadable=("password",),
+                defaults=_ROLE_DEFAULTS,
             ),
             "postgresql:index/database:Database": Handler(self._read_database, self._apply_database),
             "postgresql:index/schema:Schema": Handler(
@@ -97,13 +113,18 @@ class PostgresqlClient(ProviderClient):
 
     def explain(self, error: Exception) -> str | None:
         if isinstance(error, PoolTimeout):
-            return (
-                f"PostgreSQL at {self._place} gave no connection within {_WAIT_SECONDS} s: it is down, refuses the "
-                "password, or has no connection left. Run the same command again when it is back."
-            )
+            return f"PostgreSQL at {self._place} gave no connection within {_WAIT_SECONDS} s: {self._cause()}"
         if isinstance(error, psycopg.Error):
-            return f"PostgreSQL at {self._place}: {str(error).strip() or type(error).__name__}"
+            return f"PostgreSQL at {self._place}: {explain(error)}"
         return None
+
+    def _cause(self) -> str:
+        """Why the pool has none, which it keeps to itself."""
+        try:
+            psycopg.connect(**self._arguments).close()
+        except psycopg.Error as error:
+            return explain(error)
+        return "all were in use. Run the same command again."
 
     def close(self) -> None:
         self._pool.close()

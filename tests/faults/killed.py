@@ -1,0 +1,95 @@
+"""Runs something in a process of its own that kills itself, without a word, in the middle of a chosen resource.
+
+    python -m tests.faults.killed FOLDER ROOT AT DELAY KIND [JSON]
+
+FOLDER and ROOT are the data plane's; AT is the number of the resource (of the write to a server, for a rotation), DELAY
+how many seconds after its beginning the end comes. It exits normally if there are not that many.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from connector import rotation
+from connector.cells import LocalCells
+from connector.executor import SupabaseExecutor
+from connector.realignment import connector_secret
+from embedded.engines import EmbeddedEngine
+from embedded.home import Home
+from embedded.runner.monitor import Monitor
+from embedded.servers import ADMIN_USER, LOOPBACK, Servers
+from embedded.workplace import Workplace
+
+
+class Killer:
+    """Counts, and ends the process when it is time."""
+
+    def __init__(self, at: int, delay: float) -> None:
+        self._left = at
+        self._delay = delay
+        self._lock = threading.Lock()
+
+    def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, which counts its calls."""
+
+        def counting(*arguments: Any, **named: Any) -> Any:
+            with self._lock:
+                self._left -= 1
+                now = self._left == 0
+            if now and self._delay == 0:
+                self._kill()
+            if now:
+                timer = threading.Timer(self._delay, self._kill)
+                timer.daemon = True
+                timer.start()
+            return function(*arguments, **named)
+
+        return counting
+
+    @staticmethod
+    def _kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    folder, root, at, delay, kind, *more = sys.argv[1:]
+    killer = Killer(int(at), float(delay))
+    Monitor._register = killer.before(Monitor._register)  # type: ignore[method-assign]
+    home = Home(Path(folder))
+    servers = Servers(home)
+    workplace = Workplace(servers, EmbeddedEngine(home, Path(root)), Path(root))
+    match kind:
+        case "up":
+            list(workplace.run(preview=False, on_stack=lambda _stack: None, on_step=lambda _step: None))
+        case "action":
+            action, inputs = json.loads(more[0])
+            SupabaseExecutor(LocalCells(workplace), home, root=Path(root)).execute(action, inputs, actor="tester")
+        case "rotate":
+            _rotate(servers, killer, more[0])
+
+
+def _rotate(servers: Servers, killer: Killer, key: str) -> None:
+    """What ``dataplane rotate`` does; its writes are counted, and the end of the transaction between two of them."""
+    for name in ("set_password", "write_kv"):
+        setattr(rotation, name, killer.before(getattr(rotation, name)))
+    psycopg.Connection.commit = killer.before(psycopg.Connection.commit)  # type: ignore[method-assign]
+    servers.postgres.remember_password = killer.before(servers.postgres.remember_password)  # type: ignore[method-assign]
+    rotation.rotate(
+        servers.openbao.client(),
+        key,
+        lambda password: psycopg.connect(
+            host=LOOPBACK, port=servers.postgres.known_port, dbname="postgres", user=ADMIN_USER, password=password
+        ),
+    )
+    servers.postgres.remember_password(connector_secret(servers.openbao.client())["POSTGRES_PASSWORD"])
+
+
+if __name__ == "__main__":
+    main()

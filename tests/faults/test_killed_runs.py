@@ -1,0 +1,179 @@
+"""Killed without warning, at random, anywhere: the same command again, and everything is as if nothing had happened.
+
+The seed is part of each failure's message; ``DATA_PLANE_FAULT_SEED`` repeats it.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from components.naming import AccessLevel
+from connector.audit import AuditLog
+from connector.cells import LocalCells
+from connector.executor import SupabaseExecutor
+from connector.realignment import connector_secret
+from connector.rotation import rotate
+from embedded.home import CHECKOUT
+from embedded.servers import ADMIN_USER, LOOPBACK
+from embedded.workplace import Workplace
+from tests.conftest import ALPHA, BETA, Plane, bring_up
+from tests.state import differences, state
+
+SEED = int(os.environ.get("DATA_PLANE_FAULT_SEED") or random.SystemRandom().randrange(10**6))
+POINTS = 6
+"""How often a first `up` is killed."""
+LONGEST_DELAY_SECONDS = 0.05
+"""About what one resource takes."""
+
+
+@pytest.fixture(scope="module")
+def chance() -> random.Random:
+    return random.Random(SEED)  # noqa: S311 no secret
+
+
+@pytest.fixture(scope="module")
+def both(new_workplace: Callable[[dict[str, str]], Workplace], chance: random.Random) -> tuple[Workplace, Workplace]:
+    """Two data planes of the same files: one that was left in peace, and one whose first run was killed many times."""
+    projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA}
+    undisturbed, victim = new_workplace(projects), new_workplace(projects)
+    whole = sum((run.created or 0) + (run.same or 0) for run in bring_up(undisturbed))
+    # Spread over the whole run: each share of it has one point.
+    share = whole // POINTS
+    points = [share * number + chance.randrange(1, share) for number in range(POINTS)]
+    kills = [killed(victim, point, chance.uniform(0, LONGEST_DELAY_SECONDS), "up") for point in points]
+    assert all(kills[:-1]), f"seed {SEED}: only the last may come too late"
+    bring_up(victim)
+    return undisturbed, victim
+
+
+def killed(workplace: Workplace, at: int, delay: float, kind: str, *more: str) -> bool:
+    """Whether it got to the point where it kills itself."""
+    place = [str(workplace.servers.home.path), str(workplace.root), str(at), f"{delay:.3f}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.killed", *place, kind, *more], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert done.returncode in (0, -signal.SIGKILL), f"seed {SEED}, point {at}: {done.stderr}"
+    return done.returncode == -signal.SIGKILL
+
+
+def edit_both(both: tuple[Workplace, Workplace], slug: str, before: str, after: str) -> None:
+    for workplace in both:
+        path = workplace.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
+        text = path.read_text(encoding="utf-8")
+        assert before in text
+        path.write_text(text.replace(before, after), encoding="utf-8")
+
+
+def assert_same(both: tuple[Workplace, Workplace]) -> None:
+    undisturbed, victim = both
+    found = differences(state(undisturbed), state(victim))
+    assert not found, f"seed {SEED}: {found}"
+    assert [(run.created, run.updated) for run in bring_up(victim)] == [(0, 0), (0, 0)], f"seed {SEED}"
+
+
+def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace]) -> None:
+    assert_same(both)
+    assert Plane(both[1]).lease("alpha", AccessLevel.OWNER).ttl_seconds == 600
+
+
+def test_a_change_of_the_central_stack_killed_half_way_converges(
+    both: tuple[Workplace, Workplace], chance: random.Random
+) -> None:
+    for workplace in both:
+        stack = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+        text = stack.read_text(encoding="utf-8")
+        stack.write_text(f"{text}  supabase-data-plane:leaseTtlMaximum: 20h\n", encoding="utf-8")
+        with workplace.servers.postgres.connect() as admin:
+            # So that the platform's SQL has to be applied again as well.
+            admin.execute("drop event trigger data_plane_row_level_security")
+    undisturbed, victim = both
+    bring_up(undisturbed)
+    for _ in range(2):
+        assert killed(victim, chance.randrange(1, 120), chance.uniform(0, LONGEST_DELAY_SECONDS), "up")
+    bring_up(victim)
+    assert_same(both)
+
+
+def test_a_detachment_killed_half_way_ends_every_lease_when_it_is_run_again(
+    both: tuple[Workplace, Workplace], chance: random.Random
+) -> None:
+    undisturbed, victim = both
+    lease = Plane(victim).lease("alpha", AccessLevel.OWNER)
+    with psycopg.connect(lease.connection_string) as session:
+        session.execute("create table kept as select 1 as a")
+    with psycopg.connect(Plane(undisturbed).lease("alpha", AccessLevel.OWNER).connection_string) as session:
+        session.execute("create table kept as select 1 as a")
+    edit_both(both, "alpha", "limits:", "lifecycle: detached\nlimits:")
+    bring_up(undisturbed)
+    # Behind central's 128 resources, in the cell's.
+    assert killed(victim, 128 + chance.randrange(1, 85), chance.uniform(0, LONGEST_DELAY_SECONDS), "up")
+    bring_up(victim)
+    assert_same(both)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(lease.connection_string)
+    assert Plane(victim).rows("select count(*) from pg_roles where rolname like 'lease\\_proj\\_alpha%%'") == [(0,)]
+    assert Plane(victim).rows("select a from proj_alpha.kept") == [(1,)]
+    edit_both(both, "alpha", "lifecycle: detached\n", "")
+    for workplace in both:
+        bring_up(workplace)
+    assert_same(both)
+
+
+def test_an_action_killed_at_random_is_finished_by_the_same_again(
+    both: tuple[Workplace, Workplace], chance: random.Random
+) -> None:
+    undisturbed, victim = both
+    inputs: dict[str, Any] = {"project": "late", "owners": ["lara"], "managed_services": ["postgres", "auth"]}
+    action = "upsert_database_project_access"
+
+    def do(workplace: Workplace) -> dict[str, Any]:
+        home = workplace.servers.home
+        executor = SupabaseExecutor(LocalCells(workplace), home, AuditLog(home.path / "a.jsonl"), root=workplace.root)
+        return executor.execute(action, inputs, actor="tester")
+
+    do(undisturbed)
+    file = victim.root / "stacks" / "local" / "projects" / "late.yaml"
+    assert killed(
+        victim,
+        chance.randrange(1, 130),
+        chance.uniform(0, LONGEST_DELAY_SECONDS),
+        "action",
+        json.dumps([action, inputs]),
+    )
+    assert not file.exists(), "the file is written when the cell has it"
+    do(victim)
+    assert_same(both)
+    assert Plane(victim).lease("late", AccessLevel.OWNER, "lara").schema == "proj_late"
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_rotation_of_the_superusers_password_killed_anywhere_is_finished_by_the_same_again(
+    both: tuple[Workplace, Workplace], at: int
+) -> None:
+    _, victim = both
+    servers = victim.servers
+    # Before PostgreSQL is told, before OpenBao is, before PostgreSQL commits, before it is remembered here.
+    assert killed(victim, at, 0, "rotate", "POSTGRES_PASSWORD")
+    rotate(
+        servers.openbao.client(),
+        "POSTGRES_PASSWORD",
+        lambda password: psycopg.connect(
+            host=LOOPBACK, port=servers.postgres.known_port, dbname="postgres", user=ADMIN_USER, password=password
+        ),
+    )
+    password = connector_secret(servers.openbao.client())["POSTGRES_PASSWORD"]
+    servers.postgres.remember_password(password)
+    with servers.postgres.connect() as admin:
+        assert admin.execute("select 1").fetchone() == (1,)
+
+
+def test_after_all_of_that_both_are_the_same(both: tuple[Workplace, Workplace]) -> None:
+    assert_same(both)

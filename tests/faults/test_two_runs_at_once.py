@@ -1,0 +1,92 @@
+"""Two runs at once, and a run beside an action: one waits for the other, and what both mean is there in the end."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from components.naming import AccessLevel
+from connector.audit import AuditLog
+from connector.cells import CellRun, LocalCells
+from connector.errors import LeaseError
+from connector.executor import SupabaseExecutor
+from embedded.workplace import Workplace
+from tests.conftest import ALPHA, BETA, Plane, bring_up
+from tests.state import differences, state
+
+
+@pytest.fixture(scope="module")
+def workplace(new_workplace: Callable[[dict[str, str]], Workplace]) -> Workplace:
+    return new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+
+
+def test_two_first_runs_at_once_make_everything_once(workplace: Workplace) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(bring_up, workplace) for _ in range(2)]
+        runs = [job.result() for job in both]
+    for index in (0, 1):
+        made = sorted(run[index].created or 0 for run in runs)
+        assert made[0] == 0, "both have made something"
+        assert made[1] > 50
+    assert Plane(workplace).lease("alpha", AccessLevel.OWNER).schema == "proj_alpha"
+
+
+class Meeting(LocalCells):
+    """Cells in which an ``up`` begins as soon as an action has been applied, before its edit is on disk."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        super().__init__(workplace)
+        self._of = workplace
+        self.up: threading.Thread | None = None
+        self.seconds_given = 4.0
+
+    def run(self, root: Path, stack: str, *, preview: bool) -> CellRun:
+        done = super().run(root, stack, preview=preview)
+        arrived = threading.Event()
+
+        def on_stack(at: str) -> None:
+            if at == stack:
+                arrived.set()
+
+        def up() -> None:
+            list(self._of.run(preview=False, on_stack=on_stack, on_step=lambda _step: None))
+
+        self.up = threading.Thread(target=up)
+        self.up.start()
+        assert arrived.wait(120)
+        # A run that did not wait would have read the file as it was, and be through by then.
+        self.up.join(self.seconds_given)
+        return done
+
+
+def action_beside_a_run(workplace: Workplace, action: str, **inputs: Any) -> dict[str, Any]:
+    cells = Meeting(workplace)
+    home = workplace.servers.home
+    executor = SupabaseExecutor(cells, home, AuditLog(home.path / "audit.jsonl"), root=workplace.root)
+    result = executor.execute(action, inputs, actor="tester")
+    assert cells.up is not None
+    cells.up.join(120)
+    assert not cells.up.is_alive()
+    return result
+
+
+def test_access_that_is_given_beside_a_run_is_not_taken_back_by_it(workplace: Workplace) -> None:
+    action_beside_a_run(workplace, "upsert_database_access", project="alpha", user="nina", role="project_contributor")
+    file = workplace.root / "stacks" / "local" / "projects" / "alpha.yaml"
+    assert "nina" in YAML(typ="safe").load(file.read_text(encoding="utf-8"))["users"]["project_contributor"]
+    assert Plane(workplace).lease("alpha", AccessLevel.AUTHENTICATED, "nina").schema == "proj_alpha"
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+
+
+def test_a_detachment_beside_a_run_is_not_undone_by_it(workplace: Workplace) -> None:
+    before = state(workplace)
+    action_beside_a_run(workplace, "upsert_database_project_access", project="beta-two", lifecycle="detached")
+    with pytest.raises(LeaseError, match="project beta-two is detached"):
+        Plane(workplace).lease("beta-two", AccessLevel.OWNER)
+    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
+    action_beside_a_run(workplace, "upsert_database_project_access", project="beta-two", lifecycle="attached")
+    assert not differences(before, state(workplace))
