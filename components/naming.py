@@ -16,6 +16,7 @@ __all__ = [
     "IDENTIFIER_MAX_BYTES",
     "JWKS_PATH",
     "LEASE_ISSUER",
+    "SHARED_AUTHENTICATOR",
     "SIGNING_KEY",
     "SLUG_PATTERN",
     "AccessLevel",
@@ -42,6 +43,9 @@ SIGNING_KEY = "supabase"
 
 JWKS_PATH = "/v1/identity/oidc/.well-known/keys"
 """Where OpenBao serves the public halves of its signing keys to anybody."""
+
+SHARED_AUTHENTICATOR = "authenticator"
+"""The login of the PostgREST that serves all tenants but those with one of their own."""
 
 LEASE_ISSUER = "openbao_lease_issuer"
 """The login by which OpenBao asks PostgreSQL for leases; it may do nothing else there."""
@@ -90,6 +94,11 @@ class TenantNames:
         """The database role of a level; the lease role, token role, policy and group of that level have its name."""
         return f"{self.schema}_{level.value}"
 
+    @property
+    def authenticator(self) -> str:
+        """The login of a PostgREST that serves the tenant alone."""
+        return f"{self.schema}_{SHARED_AUTHENTICATOR}"
+
     def lease_path(self, level: AccessLevel) -> str:
         """The OpenBao path that issues a connection lease of this level when it is read."""
         return f"{DATABASE_MOUNT}/creds/{self.role(level)}"
@@ -110,4 +119,4 @@ class TenantNames:
 
     def identifiers(self) -> list[str]:
         """All database identifiers of the tenant, for length and collision checks."""
-        return [self.schema, *(self.role(level) for level in AccessLevel)]
+        return [self.schema, *(self.role(level) for level in AccessLevel), self.authenticator]

@@ -8,10 +8,12 @@ Creates what tenants need of it:
 and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
+import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
@@ -23,9 +25,10 @@ from components.central.service_logins import ServiceLogins
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
 from components.cluster_settings import ClusterSettings
-from components.naming import CONNECTORS_MOUNT, JWKS_PATH, SIGNING_KEY
+from components.naming import CONNECTORS_MOUNT, JWKS_PATH, SIGNING_KEY, TenantNames
 from components.platform import DatabaseEndpoint, Platform
 from components.postgres import DatabaseConnection
+from components.projects import Api, Project
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
 from components.settings import CentralSettings, DatabaseSettings, LoginSettings
 
@@ -58,15 +61,20 @@ class SupabaseCentralArgs:
     """Seconds."""
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
+    served_apart: Sequence[TenantNames] = ()
+    """The tenants with a PostgREST of their own."""
     cluster: ClusterArgs | None = None
     """Without it there is no more than what tenants need of the database and of OpenBao."""
 
     @classmethod
-    def from_settings(cls, settings: CentralSettings, config: pulumi.Config, root: Path) -> "SupabaseCentralArgs":
+    def from_settings(
+        cls, settings: CentralSettings, config: pulumi.Config, root: Path, projects: Sequence[Project]
+    ) -> "SupabaseCentralArgs":
         """The arguments that a central stack's configuration gives.
 
         Args:
             root: the checkout.
+            projects: all of the environment.
 
         Raises:
             ConfigurationError: if a service has no image, or the data beside the stacks cannot be used.
@@ -85,6 +93,7 @@ class SupabaseCentralArgs:
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
             existing_password=config.get_secret("databaseAdminPassword"),
+            served_apart=[project.names for project in projects if project.api is Api.DEDICATED],
             cluster=_cluster_args(settings, root),
         )
 
@@ -172,6 +181,24 @@ class SupabaseCentral(pulumi.ComponentResource):
                 parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
             ),
         )
+        # A cell makes such a login a member of its tenant's API roles, and of nothing else.
+        own_logins = [
+            postgresql.Role(
+                f"{name}-{names.slug}-authenticator",
+                name=names.authenticator,
+                login=True,
+                inherit=False,
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    provider=database,
+                    # Set from OpenBao where a PostgREST of this stack's uses it, else by whoever runs one.
+                    ignore_changes=["password"],
+                    depends_on=[platform_objects],
+                    retain_on_delete=True,
+                ),
+            )
+            for names in args.served_apart
+        ]
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
             name=SIGNING_KEY,
