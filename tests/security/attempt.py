@@ -3,18 +3,19 @@
 import psycopg
 
 from tests.security.isolation import Actor, Case
-from tests.security.world import ATTACKER, HIDDEN, LARGE_OBJECTS, VICTIM, World
+from tests.security.world import HIDDEN, LARGE_OBJECTS, VICTIM, World, tenant_of
 
 __all__ = ["attempt"]
 
 
 def attempt(world: World, case: Case, actor: Actor) -> str:
     """What comes of it when an actor tries something: ``ok``, ``none``, or an SQLSTATE."""
+    mine = tenant_of(actor)
     statement = case.sql.format(
-        me=ATTACKER.schema,
+        me=mine.schema,
         other=VICTIM.schema,
         hidden=HIDDEN.schema,
-        my_large_object=LARGE_OBJECTS[ATTACKER],
+        my_large_object=LARGE_OBJECTS[mine],
         other_large_object=LARGE_OBJECTS[VICTIM],
         **world.bystanders,
     )

@@ -30,7 +30,9 @@ class Door(StrEnum):
     LEASE = "lease"
     """A login of one's own."""
     TOKEN = "token"
-    """A request to PostgREST, in which the project's own SQL runs: a function that its owner has made."""
+    """A request to the shared PostgREST, in which the project's own SQL runs: a function that its owner has made."""
+    DEDICATED = "dedicated"
+    """The same to a PostgREST of the project's own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Actor:
 
 ACTORS = [
     *(Actor(Door.LEASE, level) for level in AccessLevel),
-    *(Actor(Door.TOKEN, level) for level in AccessLevel if level in API_LEVELS),
+    *(Actor(door, level) for door in (Door.TOKEN, Door.DEDICATED) for level in AccessLevel if level in API_LEVELS),
 ]
 
 
@@ -115,7 +117,8 @@ What a tenant can do to another tenant, to the platform and at home, by PostgreS
 `tests/security` runs on a real data plane, on every PostgreSQL that is there: **{cells} cells** of {rows} rows.
 
 - **lease**: a session with a lease of that level. **token**: a request to the shared PostgREST with a token of that level, in which SQL of
-  the project's own runs, which is the most that a request can do.
+  the project's own runs, which is the most that a request can do. **dedicated**: the same to a PostgREST that serves this project
+  alone (`api: dedicated`).
 - ✗ refused, with `42501` (insufficient privilege) if no other SQLSTATE stands there. · done, but no row was seen or changed. ✓ done.
   `01007`: PostgreSQL warned, and nothing was granted.
 - ⚠ known to be open, with the reason below the table.

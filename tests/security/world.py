@@ -26,19 +26,25 @@ cell: cell-1
 owners: [{owner}]
 managed_services: [postgres, auth, storage]
 exposed: {exposed}
-limits:
+{api}limits:
   lease_ttl: 1h
   lease_max_ttl: 2h
   connection_limit: 20
   statement_timeout: 20s
 """
 
-ATTACKER, VICTIM, HIDDEN = TenantNames("alpha"), TenantNames("beta-two"), TenantNames("hidden")
-"""Alpha attacks beta-two, which PostgREST serves as it does alpha, and hidden, which it does not serve."""
+ATTACKER, APART, VICTIM, HIDDEN = (TenantNames(slug) for slug in ("alpha", "delta", "beta-two", "hidden"))
+"""Alpha, and delta over a PostgREST of its own, attack beta-two, which shares alpha's, and hidden, which has none."""
+TENANTS = (ATTACKER, APART, VICTIM, HIDDEN)
 
 PROJECTS = {
-    f"{names.slug}.yaml": PROJECT.format(slug=names.slug, owner=owner, exposed=exposed)
-    for names, owner, exposed in ((ATTACKER, "alice", "true"), (VICTIM, "bert", "true"), (HIDDEN, "hugo", "false"))
+    f"{names.slug}.yaml": PROJECT.format(
+        slug=names.slug,
+        owner=f"{names.slug}-owner",
+        exposed=str(names != HIDDEN).lower(),
+        api="api: dedicated\n" if names == APART else "",
+    )
+    for names in TENANTS
 }
 
 SERVICE_PASSWORD = "for-this-test"
@@ -80,7 +86,7 @@ PLATFORM = """
     create server platform_server foreign data wrapper platform_wrapper;
     create user mapping for supabase_admin server platform_server options (password 'not for tenants');
 """
-LARGE_OBJECTS = {ATTACKER: 70_001, VICTIM: 70_002, HIDDEN: 70_003}
+LARGE_OBJECTS = {names: 70_001 + number for number, names in enumerate(TENANTS)}
 
 
 @dataclass
@@ -98,14 +104,18 @@ class World:
         """Fills the tenants of a plane that is up with one of everything."""
         with plane.admin() as admin:
             major = admin.info.server_version // 10_000
-            for login in ("authenticator", "supabase_auth_admin"):
+            for login in ("authenticator", APART.authenticator, "supabase_auth_admin"):
                 admin.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), SERVICE_PASSWORD))
             admin.execute(AUTH_TABLES.encode())
             admin.execute("reset role")
             admin.execute(PLATFORM.encode())
         make_storage(plane.workplace.servers.postgres)
         world = cls(plane, major)
-        for names in (ATTACKER, VICTIM, HIDDEN):
+        with plane.admin() as admin:
+            for names in TENANTS:
+                admin.execute("insert into storage.objects (bucket_id, name) values (%s, 'a file')", [names.schema])
+                admin.execute("insert into data_plane.invitations values (%s, 'guest@example.org')", [names.schema])
+        for names in TENANTS:
             with world.lease(names, AccessLevel.OWNER) as session:
                 session.execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names]).encode())
         return world
@@ -150,22 +160,25 @@ class World:
             alone: outside of one, which only a lease can be.
         """
         if actor not in self._sessions or self._sessions[actor].closed:
-            door = actor.door
-            self._sessions[actor] = (
-                self.lease(ATTACKER, actor.level) if door is Door.LEASE else self.login("authenticator")
-            )
+            login = {Door.TOKEN: "authenticator", Door.DEDICATED: APART.authenticator}.get(actor.door)
+            self._sessions[actor] = self.login(login) if login else self.lease(ATTACKER, actor.level)
         session = self._sessions[actor]
         if alone and actor.door is Door.LEASE:
             yield session
             return
         with session.transaction(force_rollback=True):
-            if actor.door is Door.TOKEN:
-                begin_request(session, ATTACKER, actor.level)
+            if actor.door is not Door.LEASE:
+                begin_request(session, tenant_of(actor), actor.level)
             yield session
 
     def close(self) -> None:
         for session in (*self._sessions.values(), *self._others):
             session.close()
+
+
+def tenant_of(actor: Actor) -> TenantNames:
+    """The tenant that an actor is of."""
+    return APART if actor.door is Door.DEDICATED else ATTACKER
 
 
 def begin_request(
@@ -182,4 +195,3 @@ def begin_request(
         " set_config('request.jwt.claims', %s, true), set_config('request.method', 'POST', true)",
         [f'"{names.schema}", "public", "extensions"', names.role(level), json.dumps(said)],
     )
-
