@@ -35,6 +35,12 @@ begin
         raise exception 'there is no login % to serve %', declared.login, of_tenant
             using errcode = 'undefined_object', hint = 'Bring the central stack up first: it makes the login.';
     end if;
+    if declared.login <> 'authenticator' then
+        -- What the shared one's login has: where PostgREST reads its configuration. A login inherits nothing.
+        execute pg_catalog.format('grant usage on schema data_plane to %I', declared.login);
+        execute pg_catalog.format('grant select on data_plane.verifying_keys to %I', declared.login);
+        execute pg_catalog.format('grant execute on function data_plane.pre_config() to %I', declared.login);
+    end if;
     for membership in
         select role.oid, role.rolname, login.rolname as member,
             login.rolname is not distinct from declared.login

@@ -11,8 +11,8 @@ from components.naming import API_LEVELS, AccessLevel
 from components.platform import Platform
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
-from components.tenant.api_access import TenantApiAccess
 from components.tenant.access import TenantAccess, TenantAccessArgs
+from components.tenant.api_access import TenantApiAccess
 from components.tenant.leases import TenantLeases, TenantLeasesArgs
 from components.tenant.revocation import LeaseRevocation
 from components.tenant.schema import TenantSchema, TenantSchemaArgs
