@@ -3,6 +3,7 @@
 ``python -m tests.security.isolation`` writes ``docs/isolation.md`` from ``isolation.yaml``.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 
 from components.naming import API_LEVELS, AccessLevel
+from tests.security import openbao
 
 __all__ = ["ACTORS", "PAGE", "Actor", "Case", "Door", "load", "page"]
 
@@ -125,21 +127,57 @@ What a tenant can do to another tenant, to the platform and at home, by PostgreS
 
 """
 
+_BAO_HEAD = """\
+# OpenBao
+
+What people of a project can do at OpenBao with their own tokens: **{cells} requests** of {rows} rows, `<level>` for each level in turn. ✗ is
+status 403. The same is tried without a token, and with made-up, expired and revoked ones, to which nothing is answered.
+"""
+_ANY = dict.fromkeys(
+    [
+        "me",
+        "other",
+        "other_lease",
+        "other_token",
+        "other_accessor",
+        "other_entity",
+        "other_group",
+        "accessor",
+        "my_name",
+        "my_entity",
+    ],
+    "x",
+)
+
 
 def page() -> str:
     """The matrix as Markdown."""
     cases, reasons = load()
     parts = [_HEAD.format(cells=len(cases) * len(ACTORS), rows=len(cases))]
     parts.extend(_section(kind, list(rows), reasons) for kind, rows in groupby(cases, key=lambda case: case.kind))
+    attempts, reasons = openbao.load()
+    cells = sum(len(list(attempt.variants(_ANY))) for attempt in attempts) * len(openbao.PEOPLE)
+    parts.append(_BAO_HEAD.format(cells=cells, rows=len(attempts)))
+    parts.extend(_paths(kind, list(rows), reasons) for kind, rows in groupby(attempts, key=lambda row: row.kind))
     return "\n".join(parts)
 
 
+def _paths(kind: str, attempts: list[openbao.Attempt], reasons: Mapping[str, str]) -> str:
+    footnotes = _Footnotes(reasons)
+    lines = [f"### {kind.capitalize()}", "", "| | | | " + " | ".join(openbao.PEOPLE) + " |"]
+    lines.append("| --- | --- | --- |" + " :---: |" * len(openbao.PEOPLE))
+    for attempt in attempts:
+        cells = [attempt.expected(person) for person in openbao.PEOPLE]
+        shown = " | ".join("✗" if cell == 403 else f"✓ {cell}" if cell < 300 else f"✗ `{cell}`" for cell in cells)
+        path = re.sub(r"\{(\w+)\}", r"<\1>", attempt.path)
+        lines.append(
+            f"| {attempt.act} | {attempt.what}{footnotes(attempt.note)} | `{attempt.method} {path}` | {shown} |"
+        )
+    return "\n".join([*lines, *footnotes.lines()])
+
+
 def _section(kind: str, cases: list[Case], reasons: Mapping[str, str]) -> str:
-    numbers: dict[str, int] = {}
-
-    def footnote(reason: str) -> str:
-        return f"<sup>{numbers.setdefault(reason, len(numbers) + 1)}</sup>"
-
+    footnotes = _Footnotes(reasons)
     lines = [
         f"## {kind.capitalize()}",
         "",
@@ -147,22 +185,39 @@ def _section(kind: str, cases: list[Case], reasons: Mapping[str, str]) -> str:
         "| --- | --- |" + " :---: |" * len(ACTORS),
     ]
     for case in cases:
-        what = case.what + (footnote(case.note) if case.note else "")
-        cells = [_cell(case, actor, footnote) for actor in ACTORS]
-        lines.append(f"| {case.act} | {what} | " + " | ".join(cells) + " |")
-    lines.append("")
-    lines += [f"{number}. {reasons[reason].strip()}" for reason, number in numbers.items()]
-    return "\n".join(lines) + ("\n" if numbers else "")
+        cells = [_cell(case, actor, footnotes) for actor in ACTORS]
+        lines.append(f"| {case.act} | {case.what}{footnotes(case.note)} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *footnotes.lines()])
 
 
-def _cell(case: Case, actor: Actor, footnote: "Any") -> str:
+class _Footnotes:
+    """Numbers for the reasons that one table gives, in the order in which it first does."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self._reasons = reasons
+        self._given: list[str] = []
+
+    def __call__(self, reason: str | None) -> str:
+        if reason is None:
+            return ""
+        if reason not in self._given:
+            self._given.append(reason)
+        return f"<sup>{self._given.index(reason) + 1}</sup>"
+
+    def lines(self) -> list[str]:
+        """What goes below the table."""
+        texts = [f"{number}. {self._reasons[reason].strip()}" for number, reason in enumerate(self._given, 1)]
+        return ["", *texts, ""] if texts else [""]
+
+
+def _cell(case: Case, actor: Actor, footnotes: _Footnotes) -> str:
     reason = case.why_open(actor, _NEWEST)
     if reason:
-        return f"⚠{footnote(reason)}"
+        return f"⚠{footnotes(reason)}"
     shown = _shown(case.expected(actor, _NEWEST))
     for version in sorted({*case.before, *case.open_before}):
         older = case.why_open(actor, version - 1)
-        then = f"⚠{footnote(older)}" if older else _shown(case.expected(actor, version - 1))
+        then = f"⚠{footnotes(older)}" if older else _shown(case.expected(actor, version - 1))
         if then != shown:
             shown += f"<br>{then} before {version}"
     return shown

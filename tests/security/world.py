@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import hvac
 import psycopg
 from psycopg import sql
 
@@ -23,7 +24,11 @@ PROJECT = """\
 slug: {slug}
 display_name: {slug}
 cell: cell-1
-owners: [{owner}]
+owners: [{slug}-owner]
+users:
+  solution_admin: [{slug}-admin]
+  project_contributor: [{slug}-contributor]
+  project_viewer: [{slug}-viewer]
 managed_services: [postgres, auth, storage]
 exposed: {exposed}
 {api}limits:
@@ -40,7 +45,6 @@ TENANTS = (ATTACKER, APART, VICTIM, HIDDEN)
 PROJECTS = {
     f"{names.slug}.yaml": PROJECT.format(
         slug=names.slug,
-        owner=f"{names.slug}-owner",
         exposed=str(names != HIDDEN).lower(),
         api="api: dedicated\n" if names == APART else "",
     )
@@ -97,6 +101,7 @@ class World:
     major: int
     """PostgreSQL's version."""
     _sessions: dict[Actor, Connection] = field(default_factory=dict)
+    _people: dict[str, hvac.Client] = field(default_factory=dict)
     _others: list[Connection] = field(default_factory=list)
 
     @classmethod
@@ -130,6 +135,16 @@ class World:
         return psycopg.connect(
             self.plane.lease(names.slug, level).connection_string, connect_timeout=5, autocommit=True
         )
+
+    def person(self, name: str) -> hvac.Client:
+        """OpenBao as somebody signed in."""
+        if name not in self._people:
+            self._people[name] = self.plane.workplace.sign_in(name)
+        return self._people[name]
+
+    def token(self, names: TenantNames, level: AccessLevel) -> str:
+        """A new API token."""
+        return str(self.person(f"{names.slug}-owner").read(names.token_path(level))["data"]["token"])
 
     def login(self, name: str, password: str = SERVICE_PASSWORD) -> Connection:
         """A session of one of the services."""
