@@ -17,11 +17,11 @@ import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
-from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets
+from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets, SecretKind
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
-from components.central.service_logins import ServiceLogins
+from components.central.service_logins import ServiceLogins, own_login_key, service_logins
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
 from components.cluster_settings import ClusterSettings
@@ -142,12 +142,12 @@ class SupabaseCentral(pulumi.ComponentResource):
             address=args.openbao_address,
             mount=connectors.path,
             path=SUPABASE_SECRET,
-            kinds={**SUPABASE_SECRETS, **(CLUSTER_SECRETS if args.cluster else {})},
+            kinds={**SUPABASE_SECRETS, **(_cluster_secrets(args.served_apart) if args.cluster else {})},
             required=required_secrets(args.cluster.settings) if args.cluster else {},
             adopted=adopted,
             opts=pulumi.ResourceOptions.merge(child, kept),
         )
-        foundation = _foundation(name, args.cluster, openbao, secrets, child)
+        foundation = _foundation(name, args, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
         connection = DatabaseConnection(args.endpoint, password)
         # Whatever is put into PostgreSQL is put there once it is up.
@@ -243,30 +243,36 @@ class SupabaseCentral(pulumi.ComponentResource):
                 database=args.endpoint.name,
                 username=args.endpoint.admin_user,
                 sslmode=args.endpoint.sslmode,
+                logins=service_logins(args.served_apart),
                 # The file makes those that the database does not have.
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, *own_logins]),
             )
             Services(name, ServicesArgs(foundation, after=[logins, internal, key]), opts=child)
         self.register_outputs({"jwksUrl": self.jwks_url, "preConfig": self.pre_config})
 
 
+def _cluster_secrets(served_apart: Sequence[TenantNames]) -> dict[str, SecretKind]:
+    return {**CLUSTER_SECRETS, **{own_login_key(names): SecretKind.PASSWORD for names in served_apart}}
+
+
 def _foundation(
     name: str,
-    args: ClusterArgs | None,
+    args: SupabaseCentralArgs,
     openbao: vault.Provider,
     secrets: ConnectorSecrets,
     opts: pulumi.ResourceOptions,
 ) -> Foundation | None:
-    if args is None:
+    if args.cluster is None:
         return None
     foundation = FoundationArgs(
-        settings=args.settings,
-        catalog=args.catalog,
+        settings=args.cluster.settings,
+        catalog=args.cluster.catalog,
         openbao=openbao,
-        openbao_address=args.openbao_address,
+        openbao_address=args.cluster.openbao_address,
         secrets=secrets,
-        database=args.database,
-        public_url=args.public_url,
+        database=args.cluster.database,
+        public_url=args.cluster.public_url,
+        served_apart=tuple(args.served_apart),
     )
     return Foundation(name, foundation, opts=opts)
 

@@ -1,6 +1,6 @@
 """What the central stack declares for a cluster, in the ways that its settings allow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from components.catalog import load_catalog
 from components.central import ClusterArgs, SupabaseCentral, SupabaseCentralArgs
 from components.cluster_settings import ClusterSettings
+from components.naming import TenantNames
 from components.platform import DatabaseEndpoint
 from components.settings import DatabaseSettings, LoginSettings
 from embedded.home import CHECKOUT
@@ -98,13 +99,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a mirror": {"registry": "mirror.example.org/hub", "pullSecret": "mirror"},
 }
 
+SERVED_APART = (TenantNames("shop-2"),)
+"""The tenants with a PostgREST of their own, where there is everything."""
+
 
 def settings_of(change: Mapping[str, Any]) -> ClusterSettings:
     return ClusterSettings.model_validate(merged(MINIMAL, change))
 
 
-def declared(change: Mapping[str, Any]) -> Program:
-    """The whole central stack with these settings of ``kubernetes``."""
+def declared(change: Mapping[str, Any], served_apart: Sequence[TenantNames] = ()) -> Program:
+    """The whole central stack with these settings of ``kubernetes``, and a PostgREST for some tenants alone."""
     settings = settings_of(change)
     catalog = load_catalog(CHECKOUT, registry=settings.registry, overrides=settings.resources)
     endpoint = DatabaseEndpoint(DATABASE.host, DATABASE.port, DATABASE.name, DATABASE.admin_user, DATABASE.sslmode)
@@ -114,6 +118,7 @@ def declared(change: Mapping[str, Any]) -> Program:
         api_url=API_URL,
         login=LoginSettings(),
         lease_ttl_maximum=86400,
+        served_apart=served_apart,
         cluster=ClusterArgs(settings, catalog, DATABASE, API_URL, "https://bao.example.org"),
     )
     return declare(lambda: SupabaseCentral("supabase", args) and None)
@@ -122,7 +127,7 @@ def declared(change: Mapping[str, Any]) -> Program:
 @cache
 def variant(name: str) -> Program:
     """One of :data:`VARIANTS`, declared once."""
-    return declared(VARIANTS[name])
+    return declared(VARIANTS[name], SERVED_APART if name == "everything" else ())
 
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"

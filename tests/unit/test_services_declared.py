@@ -73,7 +73,7 @@ def env_of(program: Program, service: str) -> dict[str, Any]:
     ("name", "more"),
     [
         ("as it comes", {"imgproxy", "meta", "pooler", "studio"}),
-        ("everything", {"analytics", "functions", "imgproxy", "meta", "pooler", "studio"}),
+        ("everything", {"analytics", "functions", "imgproxy", "meta", "pooler", "rest-shop-2", "studio"}),
         ("nothing", set()),
     ],
 )
