@@ -30,7 +30,7 @@ def attempt(world: World, case: Case, actor: Actor) -> str:
             cursor = session.execute(statement.encode())
             while cursor.nextset():
                 pass
-            seen = cursor.fetchall() if cursor.description and cursor.pgresult.status == 2 else None
+            seen = cursor.fetchall() if cursor.description else None
         except psycopg.Error as error:
             return error.sqlstate or type(error).__name__
         finally:

@@ -116,7 +116,7 @@ _HEAD = """\
 # Isolation
 
 What a tenant can do to another tenant, to the platform and at home, by PostgreSQL object and by way in. Each cell is a statement that
-`tests/security` runs on a real data plane, on every PostgreSQL that is there: **{cells} cells** of {rows} rows.
+`tests/security` runs on a real data plane, on the oldest and the newest PostgreSQL that is there: **{cells} cells** of {rows} rows.
 
 - **lease**: a session with a lease of that level. **token**: a request to the shared PostgREST with a token of that level, in which SQL of
   the project's own runs, which is the most that a request can do. **dedicated**: the same to a PostgREST that serves this project

@@ -14,7 +14,7 @@ from tests.security.openbao import PEOPLE, Attempt, load, send
 from tests.security.world import ATTACKER, VICTIM, World
 
 # OpenBao knows nothing of PostgreSQL's version.
-pytestmark = pytest.mark.parametrize("world", [sorted(binaries())[-1]], indirect=True)
+pytestmark = pytest.mark.parametrize("world", [max(binaries())], indirect=True)
 
 ATTEMPTS, REASONS = load()
 

@@ -101,6 +101,7 @@ class World:
     major: int
     """PostgreSQL's version."""
     _sessions: dict[Actor, Connection] = field(default_factory=dict)
+    _owners: dict[TenantNames, Connection] = field(default_factory=dict)
     _people: dict[str, hvac.Client] = field(default_factory=dict)
     _others: list[Connection] = field(default_factory=list)
 
@@ -121,8 +122,7 @@ class World:
                 admin.execute("insert into storage.objects (bucket_id, name) values (%s, 'a file')", [names.schema])
                 admin.execute("insert into data_plane.invitations values (%s, 'guest@example.org')", [names.schema])
         for names in TENANTS:
-            with world.lease(names, AccessLevel.OWNER) as session:
-                session.execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names]).encode())
+            world.owner(names).execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names]).encode())
         return world
 
     def admin(self) -> Connection:
@@ -135,6 +135,12 @@ class World:
         return psycopg.connect(
             self.plane.lease(names.slug, level).connection_string, connect_timeout=5, autocommit=True
         )
+
+    def owner(self, names: TenantNames) -> Connection:
+        """A session of the tenant's owner, the same each time."""
+        if names not in self._owners:
+            self._owners[names] = self.lease(names, AccessLevel.OWNER)
+        return self._owners[names]
 
     def person(self, name: str) -> hvac.Client:
         """OpenBao as somebody signed in."""
@@ -187,7 +193,7 @@ class World:
             yield session
 
     def close(self) -> None:
-        for session in (*self._sessions.values(), *self._others):
+        for session in (*self._sessions.values(), *self._owners.values(), *self._others):
             session.close()
 
 
