@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
-import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
+from components.central.api_logins import ApiLogins
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets, SecretKind
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
@@ -181,24 +181,12 @@ class SupabaseCentral(pulumi.ComponentResource):
                 parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
             ),
         )
-        # A cell makes such a login a member of its tenant's API roles, and of nothing else.
-        own_logins = [
-            postgresql.Role(
-                f"{name}-{names.slug}-authenticator",
-                name=names.authenticator,
-                login=True,
-                inherit=False,
-                opts=pulumi.ResourceOptions(
-                    parent=self,
-                    provider=database,
-                    # Set from OpenBao where a PostgREST of this stack's uses it, else by whoever runs one.
-                    ignore_changes=["password"],
-                    depends_on=[platform_objects],
-                    retain_on_delete=True,
-                ),
-            )
-            for names in args.served_apart
-        ]
+        own_logins = ApiLogins(
+            f"{name}-api-logins",
+            database=connection,
+            logins=[names.authenticator for names in args.served_apart],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
+        )
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
             name=SIGNING_KEY,
@@ -245,7 +233,7 @@ class SupabaseCentral(pulumi.ComponentResource):
                 sslmode=args.endpoint.sslmode,
                 logins=service_logins(args.served_apart),
                 # The file makes those that the database does not have.
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, *own_logins]),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, own_logins]),
             )
             Services(name, ServicesArgs(foundation, after=[logins, internal, key]), opts=child)
         self.register_outputs({"jwksUrl": self.jwks_url, "preConfig": self.pre_config})

@@ -17,6 +17,39 @@ create table if not exists data_plane.api_access (
     storage boolean not null default false
 );
 
+-- Makes the logins of those PostgRESTs that serve one tenant each, without a password. They have what the shared one's login has of the platform,
+-- which is where PostgREST reads its configuration; a login inherits nothing, so it is granted to each. One that is no
+-- longer declared may sign in no more, and stays: a tenant's grants may still name it.
+create or replace function data_plane.apply_api_logins(declared text[]) returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+    login text;
+begin
+    foreach login in array declared loop
+        if login !~ '^proj_[a-z0-9_]+_authenticator$' then
+            raise exception 'not the login of a tenant''s own API: %', login using errcode = 'invalid_parameter_value';
+        end if;
+        if not exists (select from pg_catalog.pg_roles where rolname = login) then
+            execute pg_catalog.format('create role %I', login);
+        end if;
+        execute pg_catalog.format(
+            'alter role %I login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls', login);
+        execute pg_catalog.format('grant usage on schema data_plane to %I', login);
+        execute pg_catalog.format('grant select on data_plane.verifying_keys to %I', login);
+        execute pg_catalog.format('grant execute on function data_plane.pre_config() to %I', login);
+    end loop;
+    for login in
+        select r.rolname from pg_catalog.pg_roles r
+        where r.rolname ~ '^proj_[a-z0-9_]+_authenticator$' and r.rolcanlogin and r.rolname <> all (declared)
+    loop
+        execute pg_catalog.format('alter role %I nologin password null', login);
+        perform pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a where a.usename = login;
+    end loop;
+end
+$$;
+
 -- Makes the memberships of a tenant's roles what is declared. Logins that are no service's, which leases are, are left
 -- alone.
 create or replace function data_plane.apply_api_access(of_tenant text) returns void
@@ -34,12 +67,6 @@ begin
     if declared.login is not null and pg_catalog.to_regrole(declared.login) is null then
         raise exception 'there is no login % to serve %', declared.login, of_tenant
             using errcode = 'undefined_object', hint = 'Bring the central stack up first: it makes the login.';
-    end if;
-    if declared.login <> 'authenticator' then
-        -- What the shared one's login has: where PostgREST reads its configuration. A login inherits nothing.
-        execute pg_catalog.format('grant usage on schema data_plane to %I', declared.login);
-        execute pg_catalog.format('grant select on data_plane.verifying_keys to %I', declared.login);
-        execute pg_catalog.format('grant execute on function data_plane.pre_config() to %I', declared.login);
     end if;
     for membership in
         select role.oid, role.rolname, login.rolname as member,

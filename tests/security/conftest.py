@@ -9,7 +9,6 @@ from tests.conftest import Plane, bring_up
 from tests.integration.test_platform_sql import binaries
 from tests.security.world import PROJECTS, World
 
-
 # By name, the system's come before the wheel's: the oldest and the newest.
 VERSIONS = sorted({min(binaries()), max(binaries())})
 

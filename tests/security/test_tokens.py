@@ -34,9 +34,13 @@ def published(world: World) -> dict[str, Any]:
     return dict(json.loads(row[0]))
 
 
+def keys_of(world: World) -> KeySet:
+    return KeySet([ECKey.import_key(key) for key in published(world)["keys"]])
+
+
 def verified(world: World, token: str, algorithms: list[str], audience: str | None = None) -> dict[str, Any]:
     """The claims of a token that is good."""
-    claims = jwt.decode(token, KeySet.import_key_set(published(world)), algorithms=algorithms).claims
+    claims = jwt.decode(token, keys_of(world), algorithms=algorithms).claims
     registry = jwt.JWTClaimsRegistry(leeway=0)
     if audience is not None:
         registry = jwt.JWTClaimsRegistry(leeway=0, aud={"essential": True, "value": audience})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from components.catalog import load_catalog
+from components.catalog import Service, load_catalog
 from components.central import ClusterArgs, SupabaseCentral, SupabaseCentralArgs
 from components.cluster_settings import ClusterSettings
 from components.naming import TenantNames
@@ -96,11 +96,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **{part: {"replicas": 1} for part in ("pooler", "gateway", "auth", "rest", "realtime")},
         "storage": {"replicas": 1},
     },
+    "a PostgREST apart": {"serviceMonitors": True, "backups": BACKUPS},
     "a mirror": {"registry": "mirror.example.org/hub", "pullSecret": "mirror"},
 }
 
 SERVED_APART = (TenantNames("shop-2"),)
-"""The tenants with a PostgREST of their own, where there is everything."""
+"""The tenants with a PostgREST of their own, in the variant of that name."""
+
+
+def service_of(name: str) -> Service:
+    """The service that a workload's name stands for, whichever of its instances it is."""
+    return Service.REST if name.startswith("supabase-rest-") else Service(name.removeprefix("supabase-"))
 
 
 def settings_of(change: Mapping[str, Any]) -> ClusterSettings:
@@ -127,7 +133,7 @@ def declared(change: Mapping[str, Any], served_apart: Sequence[TenantNames] = ()
 @cache
 def variant(name: str) -> Program:
     """One of :data:`VARIANTS`, declared once."""
-    return declared(VARIANTS[name], SERVED_APART if name == "everything" else ())
+    return declared(VARIANTS[name], SERVED_APART if name == "a PostgREST apart" else ())
 
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from components.central.kong_config import KongConfigArgs, kong_template
+from components.central.service_logins import logins_in
 from components.naming import API_LEVELS
 from tests.unit.cluster_program import SERVED_APART, variant
 from tests.unit.declared import Declared
@@ -20,7 +21,7 @@ KONG = gateway(APART)
 
 
 def of_kind(kind: str, name: str) -> Declared:
-    (found,) = [item for item in variant("everything").all(kind) if item.inputs["metadata"]["name"] == name]
+    (found,) = [item for item in variant("a PostgREST apart").all(kind) if item.inputs["metadata"]["name"] == name]
     return found
 
 
@@ -53,20 +54,28 @@ def test_it_signs_in_as_the_login_that_may_become_its_tenants_roles_alone() -> N
 
 
 def test_it_may_read_its_own_password_and_not_the_shared_ones() -> None:
-    copies = variant("everything").all("pulumi-python:dynamic/central:ServiceSecretCopy")
+    copies = variant("a PostgREST apart").all("pulumi-python:dynamic/central:ServiceSecretCopy")
     keys = {item.inputs["path"]: item.inputs["keys"] for item in copies}
     assert keys["supabase/rest-shop-2"] == ["JWT_JWKS", "PROJ_SHOP_2_AUTHENTICATOR_PASSWORD"]
-    assert [path for path, found in keys.items() if "PROJ_SHOP_2_AUTHENTICATOR_PASSWORD" in found] == [
-        "supabase/rest-shop-2"
-    ]
+    # A restore sets all passwords anew.
+    readers = [path for path, found in keys.items() if "PROJ_SHOP_2_AUTHENTICATOR_PASSWORD" in found]
+    assert sorted(readers) == ["supabase/backups", "supabase/rest-shop-2"]
 
 
-def test_its_login_inherits_nothing_and_gets_its_password_from_openbao() -> None:
-    program = variant("everything")
-    (role,) = [item for item in program.all("postgresql:index/role:Role") if item.inputs["name"] == SHOP.authenticator]
-    assert (role.inputs["login"], role.inputs["inherit"], role.inputs.get("password")) == (True, False, None)
+def test_its_login_is_made_and_gets_its_password_from_openbao() -> None:
+    program = variant("a PostgREST apart")
+    (made,) = program.all("pulumi-python:dynamic/central:ApiLogins")
+    assert made.inputs["logins"] == [SHOP.authenticator]
     (logins,) = program.all("pulumi-python:dynamic/central:ServiceLogins")
     assert logins.inputs["logins"][SHOP.authenticator] == "PROJ_SHOP_2_AUTHENTICATOR_PASSWORD"
+
+
+def test_its_login_is_known_where_passwords_are_set_anew() -> None:
+    secret = {"PROJ_SHOP_2_AUTHENTICATOR_PASSWORD": "x", "AUTHENTICATOR_PASSWORD": "y", "JWT_SECRET": "z"}
+    assert logins_in(secret) == {
+        "authenticator": "AUTHENTICATOR_PASSWORD",
+        SHOP.authenticator: "PROJ_SHOP_2_AUTHENTICATOR_PASSWORD",
+    }
 
 
 def test_without_such_projects_nothing_differs() -> None:
