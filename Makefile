@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 STAMP  := .venv/.installed
 
-.PHONY: setup up preview down reset test lint bench format lock
+.PHONY: setup up preview down reset test lint bench docs format lock
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -35,10 +35,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	./dataplane schema --check
 	./dataplane catalogue --check
+	$(BIN)/python docs/draw.py --check
 
 # What things cost, as ratios measured side by side in one run (bench/README.md).
 bench: $(STAMP)
 	$(BIN)/python bench/policies.py
+
+# The pictures in docs/architecture.md, from what the program declares.
+docs: $(STAMP)
+	$(BIN)/python docs/draw.py
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -16,9 +16,11 @@ __all__ = [
     "IDENTIFIER_MAX_BYTES",
     "JWKS_PATH",
     "LEASE_ISSUER",
+    "PUBLISHABLE_KEY",
     "SHARED_AUTHENTICATOR",
     "SIGNING_KEY",
     "SLUG_PATTERN",
+    "TENANTS_SECRET",
     "AccessLevel",
     "TenantNames",
 ]
@@ -31,6 +33,12 @@ IDENTIFIER_MAX_BYTES = 63
 
 CONNECTORS_MOUNT = "connectors"
 """KV v2 mount of the platform's own secrets; Supabase's are at ``connectors/supabase``."""
+
+PUBLISHABLE_KEY = "SUPABASE_PUBLISHABLE_KEY"
+"""The key of ``connectors/supabase`` that every client of the API sends, and may be seen by anybody."""
+
+TENANTS_SECRET = "supabase/tenants"
+"""The secret inside :data:`CONNECTORS_MOUNT` with what every tenant may know: the publishable key, and nothing else."""
 
 DATABASE_MOUNT = "database"
 """OpenBao's database secrets engine that issues connection leases."""
@@ -116,6 +124,14 @@ class TenantNames:
     def storage_token_path(self) -> str:
         """The OpenBao path that mints such a token."""
         return f"identity/oidc/token/{self.storage_token_role}"
+
+    def workload_role(self, workload: str) -> str:
+        """The role of an auth method by which a workload signs in; the dash keeps it apart from those of levels.
+
+        Args:
+            workload: its name in the project's file.
+        """
+        return f"{self.schema}-{workload}"
 
     def identifiers(self) -> list[str]:
         """All database identifiers of the tenant, for length and collision checks."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pulumi
@@ -10,7 +11,7 @@ import pulumi
 if TYPE_CHECKING:
     from components.central import SupabaseCentral
 
-__all__ = ["DatabaseEndpoint", "Platform", "export_platform", "read_platform"]
+__all__ = ["DatabaseEndpoint", "Platform", "PoolerEndpoint", "WorkloadLogin", "export_platform", "read_platform"]
 
 _OUTPUT = "platform"
 
@@ -27,6 +28,30 @@ class DatabaseEndpoint:
 
 
 @dataclass(frozen=True)
+class PoolerEndpoint:
+    """Where clients reach the pooler, and as whom: as ``<login>.<tenant>``."""
+
+    host: str
+    session_port: int
+    """Where a client has a server connection for its whole session."""
+    transaction_port: int
+    """Where it has one for a transaction."""
+    tenant: str
+    sslmode: str
+
+
+@dataclass(frozen=True)
+class WorkloadLogin:
+    """An auth method of OpenBao by which workloads sign in."""
+
+    path: str
+    """Where it is mounted."""
+    accessor: str
+    audience: str | None = None
+    """Kubernetes: what the workloads' tokens are made out to."""
+
+
+@dataclass(frozen=True)
 class Platform:
     """The central stack as its tenants see it. Holds no secret: those are read from OpenBao."""
 
@@ -36,6 +61,9 @@ class Platform:
     """Accessor of the auth method by which people sign in to OpenBao."""
     api_url: pulumi.Input[str]
     """The API gateway's URL, without a path."""
+    pooler: pulumi.Input[PoolerEndpoint | None] = None
+    workload_logins: pulumi.Input[Mapping[str, WorkloadLogin]] = field(default_factory=dict)
+    """How workloads sign in, by the name of the method: ``kubernetes``, ``approle``."""
 
 
 def export_platform(central: SupabaseCentral) -> None:
@@ -54,6 +82,10 @@ def export_platform(central: SupabaseCentral) -> None:
             "openbaoAddress": platform.openbao_address,
             "loginAccessor": platform.login_accessor,
             "apiUrl": platform.api_url,
+            "pooler": pulumi.Output.from_input(platform.pooler).apply(lambda found: found and asdict(found)),
+            "workloadLogins": pulumi.Output.from_input(platform.workload_logins).apply(
+                lambda found: {method: asdict(login) for method, login in found.items()}
+            ),
         },
     )
     pulumi.export("jwksUrl", central.jwks_url)
@@ -71,23 +103,40 @@ def read_platform(central_stack: str) -> Platform:
         name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{name}"
     outputs = pulumi.StackReference(name).require_output(_OUTPUT)
 
-    def field(*path: str) -> Any:
-        def walk(value: Any) -> Any:
+    def value(*path: str) -> Any:
+        def walk(found: Any) -> Any:
             for key in path:
-                value = value[key]
-            return value
+                found = found[key]
+            return found
 
         return cast("Any", outputs.apply(walk))
 
     return Platform(
         database=DatabaseEndpoint(
-            host=field("database", "host"),
-            port=field("database", "port").apply(int),
-            name=field("database", "name"),
-            admin_user=field("database", "adminUser"),
-            sslmode=field("database", "sslmode"),
+            host=value("database", "host"),
+            port=value("database", "port").apply(int),
+            name=value("database", "name"),
+            admin_user=value("database", "adminUser"),
+            sslmode=value("database", "sslmode"),
         ),
-        openbao_address=field("openbaoAddress"),
-        login_accessor=field("loginAccessor"),
-        api_url=field("apiUrl"),
+        openbao_address=value("openbaoAddress"),
+        login_accessor=value("loginAccessor"),
+        api_url=value("apiUrl"),
+        # What a central stack of an older program has not exported, it does not have.
+        pooler=outputs.apply(_pooler),
+        workload_logins=outputs.apply(_workload_logins),
     )
+
+
+def _pooler(outputs: Mapping[str, Any]) -> PoolerEndpoint | None:
+    found = outputs.get("pooler")
+    if not found:
+        return None
+    # Numbers come out of a stack's outputs as floats.
+    ports = {key: int(found[key]) for key in ("session_port", "transaction_port")}
+    return PoolerEndpoint(**{**found, **ports})
+
+
+def _workload_logins(outputs: Mapping[str, Any]) -> dict[str, WorkloadLogin]:
+    found = outputs.get("workloadLogins") or {}
+    return {method: WorkloadLogin(**{"audience": None, **login}) for method, login in found.items()}

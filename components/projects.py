@@ -21,6 +21,7 @@ from components.durations import Duration, format_duration
 from components.naming import IDENTIFIER_MAX_BYTES, SHARED_AUTHENTICATOR, SLUG_PATTERN, TenantNames
 from components.problems import ConfigurationError, Problem, at_field, problems_of
 from components.sizes import Size
+from components.workloads import AppRole, ServiceAccount, Workload, WorkloadName
 
 __all__ = [
     "Lifecycle",
@@ -130,6 +131,14 @@ class Project(_Strict):
     ]
     users: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Further people, by FractalOps role.")] = {}
     teams: Annotated[dict[FractalOpsRole, list[Subject]], Field(description="Teams, by FractalOps role.")] = {}
+    workloads: Annotated[
+        dict[WorkloadName, Workload],
+        Field(
+            description="Programs that take leases, by a name of the project's own.",
+            # pydantic writes the names' pattern, and would let any other name pass.
+            json_schema_extra={"additionalProperties": False},
+        ),
+    ] = {}
     managed_services: Annotated[
         list[ManagedService], Field(min_length=1, description="The services that the project requires.")
     ] = [ManagedService.POSTGRES]
@@ -171,6 +180,19 @@ class Project(_Strict):
         if ManagedService.POSTGRES not in services:
             raise ValueError("`postgres` among them: auth and storage keep their rules in the project's schema")
         return services
+
+    @field_validator("workloads")
+    @classmethod
+    def _one_workload_for_an_account(cls, workloads: dict[str, Workload]) -> dict[str, Workload]:
+        taken: dict[ServiceAccount, str] = {}
+        for name, workload in workloads.items():
+            if workload.kubernetes is None:
+                continue
+            other = taken.setdefault(workload.kubernetes, name)
+            if other != name:
+                # Whoever runs as it could sign in as either, so would have both levels.
+                raise ValueError(f"a service account of its own for each; {other} and {name} have the same")
+        return workloads
 
     @model_validator(mode="after")
     def _settings_are_of_managed_services(self) -> "Project":
@@ -299,7 +321,15 @@ def _load(path: Path, file: str, problems: list[Problem]) -> _Loaded | None:
 
 def _known_keys(path: tuple[int | str, ...]) -> Iterable[str]:
     nested: dict[tuple[int | str, ...], type[BaseModel]] = {("limits",): Limits, ("storage",): StorageSettings}
-    return nested.get(path, Project).model_fields
+    match path:
+        case ("workloads", _):
+            return Workload.model_fields
+        case ("workloads", _, "kubernetes"):
+            return ServiceAccount.model_fields
+        case ("workloads", _, "approle"):
+            return AppRole.model_fields
+        case _:
+            return nested.get(path, Project).model_fields
 
 
 def _clashes(loaded: list[_Loaded]) -> Iterator[Problem]:

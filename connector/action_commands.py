@@ -17,6 +17,7 @@ from connector.audit import current_user
 from connector.catalogue import CATALOGUE_FILE, catalogue_text
 from connector.errors import ConnectorError
 from connector.executor import SupabaseExecutor
+from connector.service_binding import SERVICE_CATALOGUE_FILE, service_catalogue_text
 from embedded.workplace import ENVIRONMENT
 
 __all__ = ["add_action_commands"]
@@ -141,13 +142,14 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
     def catalogue(
         check_only: Annotated[bool, typer.Option("--check", help="Fail if the committed file is out of date.")] = False,
     ) -> None:
-        """Write the connector's entry of the catalogue to connector-catalog.json."""
-        text = catalogue_text()
+        """Write the entries of the catalogues: connector-catalog.json and service-catalog.json."""
+        texts = {CATALOGUE_FILE: catalogue_text(), SERVICE_CATALOGUE_FILE: service_catalogue_text()}
         with messages():
-            if not check_only:
-                CATALOGUE_FILE.write_text(text, encoding="utf-8")
-            elif not CATALOGUE_FILE.is_file() or CATALOGUE_FILE.read_text(encoding="utf-8") != text:
-                raise ConnectorError(f"{CATALOGUE_FILE.name} is out of date: run `./dataplane catalogue`")
+            for file, text in texts.items():
+                if not check_only:
+                    file.write_text(text, encoding="utf-8")
+                elif not file.is_file() or file.read_text(encoding="utf-8") != text:
+                    raise ConnectorError(f"{file.name} is out of date: run `./dataplane catalogue`")
 
 
 def _role(role: str) -> str | None:

@@ -19,7 +19,7 @@ from embedded.home import CHECKOUT
 from embedded.servers import Servers
 from embedded.workplace import ENVIRONMENT, Workplace
 
-__all__ = ["DataPlane", "DeployedDataPlane", "LocalDataPlane", "data_plane_of"]
+__all__ = ["BoundDataPlane", "DataPlane", "DeployedDataPlane", "LocalDataPlane", "data_plane_of"]
 
 
 class DataPlane(ABC):
@@ -105,26 +105,77 @@ class DeployedDataPlane(DataPlane):
 
     def client(self, project: str, level: AccessLevel, user: str | None) -> hvac.Client:
         del level
-        if user is not None:
-            raise ConnectorError("--user is for the local data plane; here you are who your OpenBao token says you are")
-        return self._connect(str(self.binding(project)["openbaoAddress"]))
+        _refuse_user(user)
+        return _connect(str(self.binding(project)["openbaoAddress"]))
 
     def operator(self) -> hvac.Client:
         some = next(iter(self.bindings().values()), None)
         if some is None:
             raise ConnectorError(f"no tenant is attached in environment {self._environment!r} yet")
-        return self._connect(str(some["openbaoAddress"]))
+        return _connect(str(some["openbaoAddress"]))
 
-    @staticmethod
-    def _connect(address: str) -> hvac.Client:
+
+class BoundDataPlane(DataPlane):
+    """What a file says of tenants, for programs that have a binding and neither a checkout's stacks nor the Pulumi CLI.
+
+    Args:
+        file: JSON: one tenant's binding, or several by slug, as the cell's output ``tenants`` has them.
+
+    Raises:
+        ConnectorError: if it is none.
+    """
+
+    def __init__(self, file: Path) -> None:
         try:
-            return connect(address)
-        except OpenBaoUnavailableError as error:
-            raise ConnectorError(str(error)) from None
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConnectorError(f"the binding cannot be read from {file}: {(error.strerror or '').lower()}") from None
+        except ValueError:
+            raise ConnectorError(
+                f"{file} is no JSON: it has to hold a binding, as `dataplane status` shows it"
+            ) from None
+        found = found if isinstance(found, dict) else {}
+        several = [found] if "project" in found else list(found.values())
+        if not several or not all(_is_binding(item) for item in several):
+            raise ConnectorError(f"{file} holds no binding: it has to be as `dataplane status --project` shows it")
+        self._bindings = {str(item["project"]): item for item in several}
+
+    def bindings(self) -> dict[str, dict[str, Any]]:
+        return self._bindings
+
+    def client(self, project: str, level: AccessLevel, user: str | None) -> hvac.Client:
+        del level
+        _refuse_user(user)
+        return _connect(str(self.binding(project)["openbaoAddress"]))
+
+    def operator(self) -> hvac.Client:
+        return _connect(str(next(iter(self._bindings.values()))["openbaoAddress"]))
 
 
-def data_plane_of(environment: str) -> DataPlane:
-    """The data plane of this machine, or of a deployed environment."""
+def _is_binding(item: object) -> bool:
+    return isinstance(item, dict) and {"project", "lifecycle", "schema", "database", "openbaoAddress"} <= item.keys()
+
+
+def _refuse_user(user: str | None) -> None:
+    if user is not None:
+        raise ConnectorError("--user is for the local data plane; here you are who your OpenBao token says you are")
+
+
+def _connect(address: str) -> hvac.Client:
+    try:
+        return connect(address)
+    except OpenBaoUnavailableError as error:
+        raise ConnectorError(str(error)) from None
+
+
+def data_plane_of(environment: str, binding: Path | None = None) -> DataPlane:
+    """The data plane of this machine, or of a deployed environment.
+
+    Args:
+        binding: a file that says what is to be known of its tenants.
+    """
+    if binding is not None:
+        return BoundDataPlane(binding)
     if environment != ENVIRONMENT:
         return DeployedDataPlane(environment)
     servers = Servers()

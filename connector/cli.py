@@ -25,13 +25,17 @@ from components.openbao import OpenBaoUnavailableError, connect, explain
 from components.projects import Lifecycle, Project, project_json_schema
 from connector.action_commands import add_action_commands
 from connector.backup_commands import add_backup_commands
+from connector.binding_commands import add_binding_commands
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.lease_commands import add_lease_commands
-from connector.leases import Lease, LeaseClient, shell_exports
+from connector.leases import LeaseClient, shell_exports
+from connector.migration_commands import add_migration_commands
 from connector.realignment import connector_secret
+from connector.replacement import prove
 from connector.rotation import rotate as rotate_secret
 from connector.touched import touched_command
+from connector.workload_commands import add_workload_commands
 from embedded.engines import EmbeddedEngine, EngineChoice, EngineRun, backend_variables, choose_engine
 from embedded.errors import EmbeddedError
 from embedded.home import CHECKOUT
@@ -205,7 +209,10 @@ def _superuser(local: Servers | None) -> "Callable[[str], psycopg.Connection[Any
 
 add_action_commands(app, _messages, _said, _answer)
 add_lease_commands(app, _messages, _said, _answer)
+add_migration_commands(app, _messages, _said, _answer)
+add_workload_commands(app, _messages, _said)
 add_backup_commands(app, _messages, _said, _answer)
+add_binding_commands(app, _messages, _said)
 app.command("touched")(touched_command)
 app.command("wall")(wall_command)
 
@@ -326,20 +333,12 @@ def _leases(workplace: Workplace, projects: list[Project]) -> None:
     for project in projects:
         owner = workplace.somebody_with(project, AccessLevel.OWNER)
         taken = LeaseClient(workplace.sign_in(owner)).issue(bindings[project.slug], AccessLevel.OWNER)
-        _prove(taken)
+        prove(taken)
         _answer.print(
             f"\n{project.display_name}: schema {taken.schema}, as its owner, for {taken.ttl_seconds // 60} min"
         )
         _answer.print(f"  psql '{taken.connection_string}'", markup=False)
     _answer.print("\nMore: ./dataplane lease --project SLUG --as authenticated --format dotenv")
-
-
-def _prove(taken: Lease) -> None:
-    """Connects with a lease, so that what is printed is known to work."""
-    with psycopg.connect(taken.connection_string, connect_timeout=10) as connection:
-        row = connection.execute("select current_user").fetchone()
-    if row != (TenantNames(taken.project).role(taken.level),):
-        raise ConnectorError(f"the lease of {taken.project} logs in as {row}: bring its cell up again")
 
 
 def _shown(path: Path) -> Path:

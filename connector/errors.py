@@ -1,6 +1,13 @@
 """Errors of the connector; each message says what to do."""
 
-__all__ = ["ActionError", "ConnectorError", "LeaseError"]
+__all__ = [
+    "ActionError",
+    "ConnectorError",
+    "LeaseError",
+    "MigrationError",
+    "MigrationRefusedError",
+    "SignInError",
+]
 
 
 class ConnectorError(Exception):
@@ -9,6 +16,18 @@ class ConnectorError(Exception):
 
 class LeaseError(ConnectorError):
     """A lease cannot be taken, shown or given back."""
+
+
+class MigrationError(ConnectorError):
+    """A migration is refused, or was not finished. What of it was is in the message."""
+
+
+class MigrationRefusedError(MigrationError):
+    """A migration names what is not the project's. Nothing was run."""
+
+
+class SignInError(ConnectorError):
+    """A workload cannot sign in to OpenBao."""
 
 
 class ActionError(ConnectorError):

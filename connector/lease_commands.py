@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,23 +15,43 @@ from rich.table import Table
 
 from components.durations import format_duration, parse_duration
 from components.naming import AccessLevel, TenantNames
-from connector.bindings import data_plane_of
+from connector.bindings import DataPlane, data_plane_of
+from connector.callers import (
+    AuthOption,
+    Caller,
+    RoleIdFileOption,
+    SecretIdFileOption,
+    TokenFileOption,
+    UserOption,
+    WorkloadOption,
+    WrappedOption,
+    project_of,
+)
 from connector.errors import ConnectorError
-from connector.leases import LeaseClient, LeaseFormat, LiveLease
+from connector.leases import Lease, LeaseClient, LeaseFormat, LiveLease, Via
+from connector.replacement import replace_lease
 from connector.supply import OnNewLease, run_supplied
 from embedded.workplace import ENVIRONMENT
 
-__all__ = ["add_lease_commands"]
+__all__ = ["BindingOption", "EnvironmentOption", "ViaOption", "add_lease_commands"]
 
 _Project = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
-_Level = Annotated[AccessLevel, typer.Option("--as", help="Access level.")]
-_User = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
-_Environment = Annotated[
+_Level = Annotated[
+    AccessLevel | None, typer.Option("--as", help="Access level; a workload has one that need not be said.")
+]
+ViaOption = Annotated[
+    Via | None, typer.Option(help="Which way DATABASE_URL goes; through the pooler by session where there is one.")
+]
+BindingOption = Annotated[
+    Path | None,
+    typer.Option(envvar="DATA_PLANE_BINDING", help="A JSON file with the binding, instead of the stacks' outputs."),
+]
+EnvironmentOption = Annotated[
     str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
 
 
-def add_lease_commands(  # noqa: C901 five commands, each by itself
+def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
     app: typer.Typer, messages: Callable[[], AbstractContextManager[None]], said: Console, answer: Console
 ) -> None:
     """Adds the commands.
@@ -44,28 +65,63 @@ def add_lease_commands(  # noqa: C901 five commands, each by itself
     @app.command()
     def lease(
         project: _Project,
-        level: _Level,
+        level: _Level = None,
         form: Annotated[LeaseFormat, typer.Option("--format", "-f", help="How to print it.")] = LeaseFormat.TEXT,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
+        via: ViaOption = None,
+        replace: Annotated[
+            str | None, typer.Option(metavar="LEASE_ID", help="Revoke this one once the new one is known to work.")
+        ] = None,
+        overlap: Annotated[
+            str | None, typer.Option(help="How long the replaced one is kept beside the new one, e.g. 30s.")
+        ] = None,
+        user: UserOption = None,
+        auth: AuthOption = None,
+        workload: WorkloadOption = None,
+        token_file: TokenFileOption = None,
+        role_id_file: RoleIdFileOption = None,
+        secret_id_file: SecretIdFileOption = None,
+        wrapped: WrappedOption = False,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
-        """Take a lease: a connection string and, for API levels, a token."""
+        """Take a lease: a connection string and, for API levels, a token. With --replace, in exchange for another."""
         with messages():
-            plane = data_plane_of(environment)
-            binding = plane.binding(project)
-            taken = LeaseClient(plane.client(project, level, user)).issue(binding, level)
-            sys.stdout.write(taken.render(form) + "\n")
+            if overlap is not None and replace is None:
+                raise ConnectorError("--overlap is for --replace")
+            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
+            plane = data_plane_of(environment, binding)
+            wanted, bound = caller.level_in(plane, project, level), plane.binding(project)
+            client = LeaseClient(caller.sign_in(plane, project, wanted)())
+
+            def show(taken: Lease) -> None:
+                sys.stdout.write(taken.render(form) + "\n")
+                sys.stdout.flush()
+
+            if replace is None:
+                show(client.issue(bound, wanted, via))
+            else:
+                seconds = 0 if overlap is None else _seconds("--overlap", overlap)
+                replace_lease(client, bound, wanted, replace, via=via, overlap_seconds=seconds, show=show)
+                said.print(f"revoked {escape(replace)}")
 
     @app.command()
     def run(
         command: Annotated[list[str], typer.Argument(help="What to run, after `--`.", metavar="-- COMMAND …")],
         project: _Project,
-        level: _Level,
+        level: _Level = None,
         on_new_lease: Annotated[
             OnNewLease, typer.Option(help="What the command gets to know of a new lease, beside the files.")
         ] = OnNewLease.NOTHING,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
+        via: ViaOption = None,
+        user: UserOption = None,
+        auth: AuthOption = None,
+        workload: WorkloadOption = None,
+        token_file: TokenFileOption = None,
+        role_id_file: RoleIdFileOption = None,
+        secret_id_file: SecretIdFileOption = None,
+        wrapped: WrappedOption = False,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Run a command with a lease that is renewed, and replaced before it ends; then give it back.
 
@@ -74,14 +130,17 @@ def add_lease_commands(  # noqa: C901 five commands, each by itself
         --on-new-lease restart, or reads the dotenv file DATA_PLANE_LEASE_FILE again on a SIGHUP.
         """
         with messages():
-            plane = data_plane_of(environment)
+            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
+            plane = data_plane_of(environment, binding)
+            wanted = caller.level_in(plane, project, level)
             code = run_supplied(
                 command,
-                lambda: plane.client(project, level, user),
+                caller.sign_in(plane, project, wanted),
                 plane.binding(project),
-                level,
+                wanted,
                 on_new_lease,
                 lambda text: said.print(escape(text)),
+                via,
             )
         raise typer.Exit(code)
 
@@ -89,7 +148,7 @@ def add_lease_commands(  # noqa: C901 five commands, each by itself
     def leases(
         project: Annotated[str | None, typer.Option("--project", "-p", help="One project; all without it.")] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Answer with a JSON list.")] = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """List the leases that are in force. Takes an operator's token; shows no credentials."""
         with messages():
@@ -107,45 +166,89 @@ def add_lease_commands(  # noqa: C901 five commands, each by itself
     @app.command()
     def renew(
         lease_ids: Annotated[list[str], typer.Argument(help="IDs of leases, as `lease` printed them.")],
-        project: _Project,
-        level: _Level,
         lasting: Annotated[
             str | None, typer.Option("--for", help="How long from now, e.g. 30m; by default the project's lease_ttl.")
         ] = None,
-        user: _User = None,
-        environment: _Environment = ENVIRONMENT,
+        user: UserOption = None,
+        auth: AuthOption = None,
+        workload: WorkloadOption = None,
+        token_file: TokenFileOption = None,
+        role_id_file: RoleIdFileOption = None,
+        secret_id_file: SecretIdFileOption = None,
+        wrapped: WrappedOption = False,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Let leases last longer, up to the project's lease_max_ttl from when they were taken."""
         with messages():
-            try:
-                seconds = None if lasting is None else parse_duration(lasting)
-            except ValueError as error:
-                raise ConnectorError(f"--for: found {lasting!r}; expected {error}") from None
-            client = LeaseClient(data_plane_of(environment).client(project, level, user))
+            seconds = None if lasting is None else _seconds("--for", lasting)
+            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
+            plane = data_plane_of(environment, binding)
+            sign_ins = _SignIns(caller, plane)
             for lease_id in lease_ids:
-                answer.print(f"{lease_id} lasts {format_duration(client.renew(lease_id, seconds))} from now")
+                lasts = sign_ins.client_for(lease_id).renew(lease_id, seconds)
+                answer.print(f"{lease_id} lasts {format_duration(lasts)} from now")
 
     @app.command()
     def revoke(
         lease_ids: Annotated[list[str] | None, typer.Argument(help="IDs of leases, as `lease` printed them.")] = None,
-        project: Annotated[str | None, typer.Option("--project", "-p", help="All leases of a project.")] = None,
-        environment: _Environment = ENVIRONMENT,
+        project: Annotated[
+            str | None, typer.Option("--project", "-p", help="All leases of a project; takes an operator.")
+        ] = None,
+        user: Annotated[str | None, typer.Option(help="Local data plane: who has them; else the operator.")] = None,
+        auth: AuthOption = None,
+        workload: WorkloadOption = None,
+        token_file: TokenFileOption = None,
+        role_id_file: RoleIdFileOption = None,
+        secret_id_file: SecretIdFileOption = None,
+        wrapped: WrappedOption = False,
+        binding: BindingOption = None,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
-        """Give leases back: their sessions end and their logins are dropped."""
+        """Give leases back: their sessions end and their logins are dropped. Who may lease may give back."""
         with messages():
             if bool(lease_ids) == bool(project):
                 raise ConnectorError("name lease IDs, or a project with --project")
-            plane = data_plane_of(environment)
-            client = LeaseClient(plane.operator())
+            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
+            plane = data_plane_of(environment, binding)
             if project:
-                plane.binding(project)
-                names = TenantNames(project)
-                lease_ids = [found for level in AccessLevel for found in client.live(names, level)]
+                if caller.named:
+                    raise ConnectorError(
+                        "finding all leases of a project takes an operator: leave --user and --auth out"
+                    )
+                operator = LeaseClient(plane.operator())
+                names = TenantNames(plane.binding(project)["project"])
+                lease_ids = [found for level in AccessLevel for found in operator.live(names, level)]
+            sign_ins = _SignIns(caller, plane) if caller.named else None
             for lease_id in lease_ids or []:
+                client = sign_ins.client_for(lease_id) if sign_ins else LeaseClient(plane.operator())
                 client.revoke(lease_id)
                 answer.print(f"revoked {lease_id}")
             if not lease_ids:
                 answer.print("there was no live lease")
+
+
+class _SignIns:
+    """Clients that may use leases, signed in once for each project and level."""
+
+    def __init__(self, caller: Caller, plane: DataPlane) -> None:
+        self._caller = caller
+        self._plane = plane
+        self._clients: dict[tuple[str, AccessLevel], LeaseClient] = {}
+
+    def client_for(self, lease_id: str) -> LeaseClient:
+        """A client of the caller's, for the project and level that a lease's ID names."""
+        project, level = project_of(lease_id, self._plane)
+        if (project, level) not in self._clients:
+            self._clients[project, level] = LeaseClient(self._caller.sign_in(self._plane, project, level)())
+        return self._clients[project, level]
+
+
+def _seconds(option: str, text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise ConnectorError(f"{option}: found {text!r}; expected {error}") from None
 
 
 def _listed(item: LiveLease) -> dict[str, str]:

@@ -13,11 +13,11 @@ import hvac
 import requests
 from hvac.exceptions import Forbidden, InvalidPath, VaultError
 
-from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.naming import API_LEVELS, PUBLISHABLE_KEY, AccessLevel, TenantNames
 from components.openbao import explain
 from connector.errors import LeaseError
 
-__all__ = ["Lease", "LeaseClient", "LeaseFormat", "LiveLease", "shell_exports"]
+__all__ = ["Lease", "LeaseClient", "LeaseFormat", "LiveLease", "Pooler", "Via", "pooler_of", "shell_exports", "way_for"]
 
 
 class LeaseFormat(StrEnum):
@@ -29,6 +29,28 @@ class LeaseFormat(StrEnum):
     JSON = "json"
     SERVICE = "service"
     """A section of libpq's service file, named like the project: ``psql service=demo``."""
+
+
+class Via(StrEnum):
+    """Which way a lease's `DATABASE_URL` goes."""
+
+    SESSION = "session"
+    """Through the pooler, with a server connection for the client's whole session: whatever PostgreSQL can do works."""
+    TRANSACTION = "transaction"
+    """Through the pooler, with one for each transaction: for many short-lived clients; what a session keeps is lost."""
+    DIRECT = "direct"
+    """Past the pooler."""
+
+
+@dataclass(frozen=True)
+class Pooler:
+    """Where clients reach the pooler, and as whom: as ``<login>.<tenant>``."""
+
+    host: str
+    session_port: int
+    transaction_port: int
+    tenant: str
+    sslmode: str
 
 
 @dataclass(frozen=True)
@@ -51,22 +73,61 @@ class Lease:
     token: str | None
     """The API token, for levels that have one."""
     token_ttl_seconds: int | None
+    publishable_key: str | None = None
+    """The API's key for clients, which goes with a token; for levels that have one."""
+    pooler: Pooler | None = None
+    via: Via = Via.DIRECT
 
     def __repr__(self) -> str:
         return f"<Lease {self.lease_id}, expires {self.expires_at:%Y-%m-%d %H:%M:%S} UTC>"
 
     @property
     def connection_string(self) -> str:
-        """A libpq URI, the password in it."""
-        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        options = urlencode({"sslmode": self.sslmode})
-        return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database)}?{options}"
+        """A libpq URI that leads past the pooler, the password in it."""
+        return self._uri(Via.DIRECT)
+
+    @property
+    def pooled_connection_string(self) -> str | None:
+        """The same through the pooler, with a server connection for each session; None where there is no pooler."""
+        return self._uri(Via.SESSION) if self.pooler else None
+
+    @property
+    def transaction_connection_string(self) -> str | None:
+        """The same with one for each transaction."""
+        return self._uri(Via.TRANSACTION) if self.pooler else None
+
+    @property
+    def database_url(self) -> str:
+        """The one that was asked for."""
+        return self._uri(self.via)
+
+    def parameters(self, via: Via) -> dict[str, str | int]:
+        """Libpq's connection parameters for a way, the password among them."""
+        host, port, user, sslmode = self.host, self.port, self.username, self.sslmode
+        if via is not Via.DIRECT and self.pooler is not None:
+            host, sslmode = self.pooler.host, self.pooler.sslmode
+            port = self.pooler.session_port if via is Via.SESSION else self.pooler.transaction_port
+            user = f"{user}.{self.pooler.tenant}"
+        known: dict[str, str | int] = {"host": host, "port": port, "dbname": self.database, "sslmode": sslmode}
+        return {**known, "user": user, "password": self.password}
+
+    def _uri(self, via: Via) -> str:
+        known = {key: str(value) for key, value in self.parameters(via).items()}
+        login = f"{quote(known['user'], safe='')}:{quote(known['password'], safe='')}"
+        options = urlencode({"sslmode": known["sslmode"]})
+        return f"postgresql://{login}@{known['host']}:{known['port']}/{quote(known['dbname'])}?{options}"
 
     def variables(self) -> dict[str, str]:
-        """The lease as environment variables."""
+        """The lease as environment variables, under the names that clients of Supabase and Prisma look for."""
         known = {
-            "DATABASE_URL": self.connection_string,
+            "DATABASE_URL": self.database_url,
+            "DIRECT_URL": self.connection_string,
+            "DATABASE_SESSION_URL": self.pooled_connection_string,
+            "DATABASE_TRANSACTION_URL": self.transaction_connection_string,
             "SUPABASE_URL": self.api_url.removesuffix("/rest/v1"),
+            "SUPABASE_PUBLISHABLE_KEY": self.publishable_key,
+            # What clients called it before there were publishable keys.
+            "SUPABASE_ANON_KEY": self.publishable_key,
             "SUPABASE_SCHEMA": self.schema,
             "SUPABASE_API_TOKEN": self.token,
             "SUPABASE_API_TOKEN_TTL_SECONDS": self.token_ttl_seconds,
@@ -88,11 +149,8 @@ class Lease:
             case LeaseFormat.JSON:
                 return json.dumps(self.as_dict(), indent=2)
             case LeaseFormat.SERVICE:
-                known = {"host": self.host, "port": self.port, "dbname": self.database, "sslmode": self.sslmode}
-                login = {"user": self.username, "password": self.password}
-                return "\n".join(
-                    [f"[{self.project}]", *(f"{key}={value}" for key, value in {**known, **login}.items())]
-                )
+                known = self.parameters(self.via)
+                return "\n".join([f"[{self.project}]", *(f"{key}={value}" for key, value in known.items())])
             case LeaseFormat.TEXT:
                 width = max(map(len, self.variables()))
                 return "\n".join(f"{key.ljust(width)}  {value}" for key, value in self.variables().items())
@@ -103,7 +161,11 @@ class Lease:
             "project": self.project,
             "level": self.level.value,
             "schema": self.schema,
+            "via": self.via.value,
+            "database_url": self.database_url,
             "connection_string": self.connection_string,
+            "pooled_connection_string": self.pooled_connection_string,
+            "transaction_connection_string": self.transaction_connection_string,
             "username": self.username,
             "password": self.password,
             "host": self.host,
@@ -111,6 +173,7 @@ class Lease:
             "database": self.database,
             "sslmode": self.sslmode,
             "api_url": self.api_url,
+            "publishable_key": self.publishable_key,
             "api_token": self.token,
             "api_token_ttl_seconds": self.token_ttl_seconds,
             "lease_id": self.lease_id,
@@ -145,11 +208,14 @@ class LeaseClient:
     def __init__(self, client: hvac.Client) -> None:
         self._client = client
 
-    def issue(self, binding: Mapping[str, Any], level: AccessLevel) -> Lease:
+    def issue(self, binding: Mapping[str, Any], level: AccessLevel, via: Via | None = None) -> Lease:
         """Takes a lease.
 
         Args:
             binding: the tenant's, as the cell's stack exports it.
+            via: which way `DATABASE_URL` goes; through the pooler by session unless given, or directly where there is
+                no pooler: a session through the pooler can do all that a direct one can, is counted against the
+                pooler's limits, and is the only way that is open from where projects' workloads run.
 
         Raises:
             LeaseError: if the tenant is detached, the token may not, or OpenBao or PostgreSQL cannot.
@@ -160,6 +226,9 @@ class LeaseClient:
                 f"project {project} is {binding['lifecycle']}: set `lifecycle: attached` in its file and bring it up"
             )
         names = TenantNames(project)
+        pooler = pooler_of(binding)
+        chosen = way_for(level, via, pooler)
+        key = self._publishable_key(binding, level)
         # First: a token that nobody uses costs nothing, a login that nobody uses would have to be revoked.
         token, token_ttl = self._token(names, level)
         answer = self._read(names.lease_path(level), project, level)
@@ -181,16 +250,20 @@ class LeaseClient:
             api_url=str(binding["apiUrl"]),
             token=token,
             token_ttl_seconds=token_ttl,
+            publishable_key=key,
+            pooler=pooler,
+            via=chosen,
         )
 
-    def with_new_token(self, lease: Lease) -> Lease:
-        """The same lease with a fresh API token, where its level has one.
+    def with_new_token(self, lease: Lease, binding: Mapping[str, Any]) -> Lease:
+        """The same lease with a fresh API token and the publishable key of now, where its level has them.
 
         Raises:
             LeaseError: if the token may not, or OpenBao cannot.
         """
         token, token_ttl = self._token(TenantNames(lease.project), lease.level)
-        return replace(lease, token=token, token_ttl_seconds=token_ttl)
+        key = self._publishable_key(binding, lease.level)
+        return replace(lease, token=token, token_ttl_seconds=token_ttl, publishable_key=key)
 
     def renew(self, lease_id: str, seconds: int | None = None) -> int:
         """Lets a lease last longer, up to the project's `lease_max_ttl` from when it was taken.
@@ -271,6 +344,13 @@ class LeaseClient:
         minted = self._read(names.token_path(level), names.slug, level)["data"]
         return str(minted["token"]), int(minted["ttl"])
 
+    def _publishable_key(self, binding: Mapping[str, Any], level: AccessLevel) -> str | None:
+        path = binding.get("publishableKeyPath")
+        if level not in API_LEVELS or path is None:
+            return None
+        answer = self._read(str(path), str(binding["project"]), level)["data"]
+        return str((answer["data"] or {})[PUBLISHABLE_KEY])
+
     def _read(self, path: str, project: str, level: AccessLevel) -> dict[str, Any]:
         try:
             answer = self._client.read(path)
@@ -289,3 +369,32 @@ class LeaseClient:
                 f"no lease for {project} as {level}: OpenBao has nothing at {path}; bring its cell up first"
             )
         return dict(answer)
+
+
+def pooler_of(binding: Mapping[str, Any]) -> Pooler | None:
+    """The pooler of a tenant's binding; None where there is none."""
+    found = binding.get("pooler")
+    if not found:
+        return None
+    return Pooler(
+        host=str(found["host"]),
+        session_port=int(found["sessionPort"]),
+        transaction_port=int(found["transactionPort"]),
+        tenant=str(found["tenant"]),
+        sslmode=str(found["sslmode"]),
+    )
+
+
+def way_for(level: AccessLevel, wanted: Via | None, pooler: Pooler | None) -> Via:
+    """The way that is asked for, or by default the pooler's sessions where there is a pooler.
+
+    Raises:
+        LeaseError: if it cannot be gone.
+    """
+    if wanted is None:
+        return Via.DIRECT if pooler is None else Via.SESSION
+    if wanted is not Via.DIRECT and pooler is None:
+        raise LeaseError("there is no pooler here: leave --via out, or set `pooler` in the central stack")
+    if wanted is Via.TRANSACTION and level is AccessLevel.OWNER:
+        raise LeaseError("an owner's lease is for migrations, which need a session: --via session or direct")
+    return wanted

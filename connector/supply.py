@@ -24,12 +24,15 @@ import requests
 from hvac.exceptions import VaultError
 
 from components.naming import AccessLevel
+from components.openbao import explain
 from connector.errors import ConnectorError, LeaseError
-from connector.leases import Lease, LeaseClient, LeaseFormat
+from connector.leases import Lease, LeaseClient, LeaseFormat, Via
 
 __all__ = ["OnNewLease", "Supply", "run_supplied"]
 
 _SHORTEST_WAIT_SECONDS = 1.0
+_RETRY_SECONDS = 15.0
+"""After how long it is tried again where no lease could be had; sooner for short ones."""
 _TOKEN_SHARE = 3
 """An API token is replaced after this part of its life."""
 _STOP_SECONDS = 20
@@ -54,6 +57,7 @@ class Supply:
         binding: the tenant's.
         folder: for the files; nobody else may look into it.
         say: told of what goes wrong meanwhile.
+        via: which way the child connects; see :meth:`LeaseClient.issue`.
     """
 
     lease: Lease
@@ -65,7 +69,10 @@ class Supply:
         level: AccessLevel,
         folder: Path,
         say: Callable[[str], None],
+        via: Via | None = None,
     ) -> None:
+        self._via = via
+        self._failing = False
         self._sign_in = sign_in
         self._binding = binding
         self._level = level
@@ -90,6 +97,9 @@ class Supply:
         half = self.lease.ttl_seconds / 2
         if self.lease.token_ttl_seconds is not None:
             half = min(half, self.lease.token_ttl_seconds / _TOKEN_SHARE)
+        if self._failing:
+            # What is left of the lease is for getting another.
+            half = min(half / 4, _RETRY_SECONDS)
         return max(_SHORTEST_WAIT_SECONDS, half)
 
     def refresh(self) -> bool:
@@ -105,7 +115,8 @@ class Supply:
             self._client.auth.token.renew_self()
             left = leases.renew(self.lease.lease_id, whole)
             if left * 3 >= whole * 2:
-                self._write(leases.with_new_token(self.lease))
+                self._write(leases.with_new_token(self.lease, self._binding))
+                self._failing = False
                 return False
         except (LeaseError, VaultError, requests.RequestException):
             pass  # revoked, or its token has ended: another is taken
@@ -113,8 +124,13 @@ class Supply:
             self._client = self._sign_in()
             self._take()
         except (ConnectorError, VaultError, requests.RequestException) as error:
-            self._say(f"no new lease yet, trying again: {error}")
+            cause = str(error) if isinstance(error, ConnectorError) else explain(error)
+            self._say(f"no new lease yet, trying again: {cause}")
+            self._failing = True
             return False
+        if self._failing:
+            self._say("there is a new lease")
+        self._failing = False
         return True
 
     def give_back(self) -> None:
@@ -126,7 +142,7 @@ class Supply:
         self._taken.clear()
 
     def _take(self) -> None:
-        lease = LeaseClient(self._client).issue(self._binding, self._level)
+        lease = LeaseClient(self._client).issue(self._binding, self._level, self._via)
         # The one before goes on until its end, so that what is open can be finished.
         self._taken.append(lease.lease_id)
         self._write(lease)
@@ -193,6 +209,7 @@ def run_supplied(
     level: AccessLevel,
     on_new_lease: OnNewLease,
     say: Callable[[str], None],
+    via: Via | None = None,
 ) -> int:
     """Runs a command with a lease that is kept alive, and gives all leases back at its end.
 
@@ -202,6 +219,7 @@ def run_supplied(
         binding: the tenant's.
         on_new_lease: what the command gets to know.
         say: told of what goes wrong meanwhile.
+        via: which way the command connects; see :meth:`LeaseClient.issue`.
 
     Returns:
         The command's exit code; 128 and the signal's number if one ended it.
@@ -210,7 +228,7 @@ def run_supplied(
         ConnectorError: if there is no lease to begin with, or no such command.
     """
     with tempfile.TemporaryDirectory(prefix="data-plane-", dir=_memory()) as folder:
-        supply = Supply(sign_in, binding, level, Path(folder), say)
+        supply = Supply(sign_in, binding, level, Path(folder), say, via)
         try:
             child = _Child(command)
             child.start(supply.variables())

@@ -26,6 +26,7 @@ __all__ = ["CENTRAL_STACK", "ENVIRONMENT", "Workplace"]
 
 ENVIRONMENT = "local"
 CENTRAL_STACK = "local-central"
+_AUTH_TABLES = Path(__file__).with_name("auth_tables.sql")
 _PEOPLE_FILE = "people.json"
 _LOGIN_PATH = "userpass"
 
@@ -80,7 +81,16 @@ class Workplace:
             pulumi.RunError, EmbeddedError: if it does not get through.
         """
         with self.operator():
-            return self.engine.run(stack, self.config(stack), preview=preview, on_step=on_step)
+            run = self.engine.run(stack, self.config(stack), preview=preview, on_step=on_step)
+        if stack == CENTRAL_STACK and not preview:
+            self._stand_in_for_auth()
+        return run
+
+    def _stand_in_for_auth(self) -> None:
+        """Makes the table of Auth's that projects refer to: there is no Auth here to do so."""
+        with self.servers.postgres.connect() as admin:
+            admin.execute("set local role supabase_auth_admin")
+            admin.execute(_AUTH_TABLES.read_bytes())
 
     def let_people_in(self, projects: Iterable[Project]) -> None:
         """Gives everybody whom a project names a password for the local OpenBao."""

@@ -8,12 +8,19 @@ from typing import Any
 
 from pulumi_policy import Policy, Severity
 
-from components.naming import API_LEVELS, DATABASE_MOUNT, SHARED_AUTHENTICATOR, AccessLevel
+from components.naming import (
+    API_LEVELS,
+    CONNECTORS_MOUNT,
+    DATABASE_MOUNT,
+    SHARED_AUTHENTICATOR,
+    TENANTS_SECRET,
+    AccessLevel,
+)
 from policies.central import CENTRAL_SETTINGS, is_central
 from policies.openbao_policies import PathRule, UnreadablePolicyError, read_policy
 from policies.rules import Config, Finding, Resource, is_unknown, resource_policy, stack_policy
 
-__all__ = ["POLICIES"]
+__all__ = ["LEASE_SETTINGS", "POLICIES", "tenant_and_level"]
 
 _COMPONENT = "supabase-data-plane:tenant:ProjectTenant"
 _SCHEMA = "postgresql:index/schema:Schema"
@@ -52,7 +59,7 @@ def _texts(value: object) -> list[str]:
     return [_text(entry) for entry in value] if isinstance(value, list | tuple) else []
 
 
-def _tenant_and_level(role: str) -> tuple[str, str] | None:
+def tenant_and_level(role: str) -> tuple[str, str] | None:
     """``proj_a_b_owner`` → ``proj_a_b``, ``owner``; None if it is no tenant's role."""
     for level in _LEVELS:
         schema = role.removesuffix(f"_{level}")
@@ -104,7 +111,7 @@ def _grant(properties: Mapping[str, Any]) -> Iterator[str]:
             role
             and not _serves(role, schema)
             and not _is_public(role)
-            and (_tenant_and_level(role) or ("",))[0] != schema
+            and (tenant_and_level(role) or ("",))[0] != schema
         ):
             yield f"{role} is no role of the tenant {schema}"
     if _on(properties.get("withGrantOption")):
@@ -113,12 +120,12 @@ def _grant(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _default_privileges(properties: Mapping[str, Any]) -> Iterator[str]:
     owner, role, schema = (_text(properties.get(key)) for key in ("owner", "role", "schema"))
-    tenant = _tenant_and_level(owner)
+    tenant = tenant_and_level(owner)
     if owner and (tenant is None or tenant[1] != "owner"):
         yield f"{owner} is no tenant's owner"
     elif tenant and schema and schema != tenant[0]:
         yield f"{owner} gives privileges in {schema}, which is not its own schema"
-    elif tenant and role and not _is_public(role) and (_tenant_and_level(role) or ("",))[0] != tenant[0]:
+    elif tenant and role and not _is_public(role) and (tenant_and_level(role) or ("",))[0] != tenant[0]:
         yield f"{role} is no role of the tenant {tenant[0]}"
     if _on(properties.get("withGrantOption")):
         yield f"{role} could pass its privileges on"
@@ -126,23 +133,23 @@ def _default_privileges(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _membership(properties: Mapping[str, Any]) -> Iterator[str]:
     role, granted = _text(properties.get("role")), _text(properties.get("grantRole"))
-    tenant = _tenant_and_level(granted)
+    tenant = tenant_and_level(granted)
     if _on(properties.get("withAdminOption")):
         yield f"{role} could give {granted} to others"
     if not role or not granted:
         return
     if tenant is None:
-        if _tenant_and_level(role) or role == SHARED_AUTHENTICATOR:
+        if tenant_and_level(role) or role == SHARED_AUTHENTICATOR:
             yield f"{role} becomes a member of {granted}, which is no tenant's role"
     elif not _serves(role, tenant[0]):
         yield f"{role} becomes a member of {granted}: only the login of its API may"
 
 
 def _memberships_of(properties: Mapping[str, Any]) -> Iterator[str]:
-    tenant = _tenant_and_level(_text(properties.get("name")))
+    tenant = tenant_and_level(_text(properties.get("name")))
     for granted in _texts(properties.get("roles")):
         if tenant is None:
-            if _tenant_and_level(granted):
+            if tenant_and_level(granted):
                 yield f"{properties.get('name')} is a member of the tenant's role {granted}"
         elif granted and granted not in _MEMBER_OF[tenant[1]]:
             yield f"{properties.get('name')} is a member of {granted}"
@@ -162,7 +169,7 @@ def _to_public(resource: Resource, _config: Config) -> Iterable[str]:
 
 def _cannot_log_in(resource: Resource, _config: Config) -> Iterable[str]:
     name = _text(resource.properties.get("name"))
-    if resource.type != _ROLE or not _tenant_and_level(name):
+    if resource.type != _ROLE or not tenant_and_level(name):
         return
     if _on(resource.properties.get("login")):
         yield f"{name} may log in"
@@ -189,7 +196,7 @@ def _bypass(resource: Resource, config: Config) -> Iterable[str]:
     if resource.type != _ROLE or not _on(resource.properties.get("bypassRowLevelSecurity")):
         return
     name = _text(resource.properties.get("name"))
-    if (_tenant_and_level(name) or ("", ""))[1] != "service_role" and not is_central(resource, config):
+    if (tenant_and_level(name) or ("", ""))[1] != "service_role" and not is_central(resource, config):
         yield f"role {name} passes row-level security"
 
 
@@ -241,7 +248,7 @@ def _revocable(resource: Resource, _config: Config) -> Iterable[str]:
 def _lease_of_one(resource: Resource, _config: Config) -> Iterable[str]:
     name = _text(resource.properties.get("name"))
     if resource.type == _LEASE_ROLE and _text(resource.properties.get("backend")) in {DATABASE_MOUNT, ""}:
-        if name and _tenant_and_level(name) is None:
+        if name and tenant_and_level(name) is None:
             yield f"{name} is no tenant's role and level, so no tenant's wall holds for its leases"
         for key in ("creationStatements", "renewStatements"):
             for text in _texts(resource.properties.get(key)):
@@ -266,7 +273,7 @@ def _token(name: str, properties: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: its template is no JSON, so what its tokens say cannot be known"
         return
     role = str(claims.get("role", "")) if isinstance(claims, dict) else ""
-    tenant = _tenant_and_level(role)
+    tenant = tenant_and_level(role)
     if tenant is None or tenant[1] == "owner":
         yield f"{name}: its tokens carry the role {role or '(none)'}, which is no API role of a tenant"
     elif name not in {role, f"{tenant[0]}_storage"}:
@@ -314,7 +321,7 @@ def _rule(name: str, rule: PathRule, config: Config) -> Iterator[str]:
     if "{{" in rule.path:
         yield f"{name}: {rule.path} depends on who asks, so it is no one tenant's"
         return
-    tenant = _tenant_and_level(name)
+    tenant = tenant_and_level(name)
     if tenant:
         if rule.path not in _own_paths(name, tenant[0], tenant[1]):
             yield f"{name}: {rule.path} is not a path of its own"
@@ -331,7 +338,7 @@ def _own_paths(name: str, schema: str, level: str) -> set[str]:
     lease = f"{DATABASE_MOUNT}/creds/{name}"
     paths = {lease, f"sys/leases/revoke/{lease}/*", f"sys/leases/renew/{lease}/*"}
     if level in API_LEVELS:
-        paths.add(f"identity/oidc/token/{name}")
+        paths |= {f"identity/oidc/token/{name}", f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}"}
     if level == AccessLevel.SERVICE_ROLE:
         paths.add(f"identity/oidc/token/{schema}_storage")
     return paths
@@ -348,9 +355,9 @@ def _covers(rule: str, path: str) -> bool:
 def _group(properties: Mapping[str, Any]) -> Iterator[str]:
     name = _text(properties.get("name"))
     for policy in _texts(properties.get("policies")):
-        if _tenant_and_level(policy) and policy != name:
+        if tenant_and_level(policy) and policy != name:
             yield f"group {name} is given the policy {policy}, which is another group's"
-        elif _tenant_and_level(name) and policy and policy != name:
+        elif tenant_and_level(name) and policy and policy != name:
             yield f"group {name} is given the policy {policy} besides its own"
         elif policy == "root":
             yield f"group {name} is given the policy root"
@@ -369,7 +376,7 @@ def _exposed(resource: Resource, _config: Config) -> Iterable[str]:
         if kind != "schema" or set(_texts(properties.get("privileges"))) - {"USAGE"}:
             yield f"{login} gets more of {schema} than that it is served"
     elif resource.type == _GRANT_ROLE and login.endswith(SHARED_AUTHENTICATOR):
-        tenant = _tenant_and_level(_text(properties.get("grantRole")))
+        tenant = tenant_and_level(_text(properties.get("grantRole")))
         if tenant and tenant[1] == "owner":
             yield f"the API could become {properties.get('grantRole')}, which owns the schema"
 
@@ -446,7 +453,7 @@ def _complete(resources: Sequence[Resource], _config: Config) -> Iterable[Findin
             yield Finding(f"the tenant {schema} lacks: {'; '.join(missing)}", urn)
 
 
-_LEASE_SETTINGS: dict[str, dict[str, Any]] = {
+LEASE_SETTINGS: dict[str, dict[str, Any]] = {
     "leaseTtlMaximum": {
         "type": "integer",
         "minimum": 5,
@@ -512,7 +519,7 @@ POLICIES: list[Policy] = [
         "Leases end: with a TTL, and with a maximum that renewals do not pass.",
         _bounded,
         instead="Set limits.lease_ttl and lease_max_ttl in the project's file, within the stack's leaseTtlMaximum",
-        settings=_LEASE_SETTINGS,
+        settings=LEASE_SETTINGS,
     ),
     resource_policy(
         "leases-are-revocable",

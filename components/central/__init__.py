@@ -3,13 +3,15 @@
 Creates what tenants need of it:
     - the KV engine ``connectors`` with the generated secrets at ``connectors/supabase``;
     - the platform's objects in PostgreSQL (:mod:`components.central.platform_sql`);
+    - the extensions that projects may use (:mod:`components.central.extensions`);
     - the lease engine (:mod:`components.central.lease_engine`);
-    - the key that signs API tokens, and the method by which people sign in to OpenBao;
+    - the copy of the publishable key that tenants may read;
+    - the key that signs API tokens, and the methods by which people and workloads sign in to OpenBao;
 and, where the stack has the setting ``kubernetes``, all of Supabase's services (:mod:`components.central.services`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pulumi
@@ -18,19 +20,23 @@ import pulumi_vault as vault
 from components.catalog import Catalog, load_catalog
 from components.central.api_logins import ApiLogins
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets, SecretKind
+from components.central.extensions import Extensions
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
+from components.central.pooler import pooler_endpoint
 from components.central.service_logins import ServiceLogins, own_login_key, service_logins
+from components.central.service_secrets import ServiceSecretCopy
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
+from components.central.workload_logins import WorkloadLogins
 from components.cluster_settings import ClusterSettings
-from components.naming import CONNECTORS_MOUNT, JWKS_PATH, SIGNING_KEY, TenantNames
-from components.platform import DatabaseEndpoint, Platform
+from components.naming import CONNECTORS_MOUNT, JWKS_PATH, PUBLISHABLE_KEY, SIGNING_KEY, TENANTS_SECRET, TenantNames
+from components.platform import DatabaseEndpoint, Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
 from components.projects import Api, Project
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
-from components.settings import CentralSettings, DatabaseSettings, LoginSettings
+from components.settings import CentralSettings, DatabaseSettings, LoginSettings, WorkloadLoginSettings
 
 __all__ = ["SupabaseCentral", "SupabaseCentralArgs"]
 
@@ -59,6 +65,10 @@ class SupabaseCentralArgs:
     login: LoginSettings
     lease_ttl_maximum: int
     """Seconds."""
+    extensions: Sequence[str] = ()
+    """Of PostgreSQL, for projects to use."""
+    workload_login: WorkloadLoginSettings = field(default_factory=WorkloadLoginSettings)
+    pooler: PoolerEndpoint | None = None
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
     served_apart: Sequence[TenantNames] = ()
@@ -92,6 +102,9 @@ class SupabaseCentralArgs:
             api_url=settings.api_url,
             login=settings.login,
             lease_ttl_maximum=settings.lease_ttl_maximum,
+            extensions=settings.extensions,
+            workload_login=settings.workload_login,
+            pooler=pooler_endpoint(settings),
             existing_password=config.get_secret("databaseAdminPassword"),
             served_apart=[project.names for project in projects if project.api is Api.DEDICATED],
             cluster=_cluster_args(settings, root),
@@ -147,6 +160,16 @@ class SupabaseCentral(pulumi.ComponentResource):
             adopted=adopted,
             opts=pulumi.ResourceOptions.merge(child, kept),
         )
+        ServiceSecretCopy(
+            f"{name}-tenants",
+            address=args.openbao_address,
+            mount=connectors.path,
+            source=secrets.path,
+            source_version=secrets.version,
+            path=TENANTS_SECRET,
+            keys=[PUBLISHABLE_KEY],
+            opts=child,
+        )
         foundation = _foundation(name, args, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
         connection = DatabaseConnection(args.endpoint, password)
@@ -187,6 +210,7 @@ class SupabaseCentral(pulumi.ComponentResource):
             logins=[names.authenticator for names in args.served_apart],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
         )
+        Extensions(f"{name}-extensions", args.extensions, database, args.endpoint.name, [platform_objects], opts=child)
         key = vault.identity.OidcKey(
             f"{name}-signing-key",
             name=SIGNING_KEY,
@@ -215,6 +239,14 @@ class SupabaseCentral(pulumi.ComponentResource):
             openbao_address=args.openbao_address,
             login_accessor=_login_accessor(name, args.login, openbao, self),
             api_url=args.api_url,
+            pooler=args.pooler,
+            workload_logins=WorkloadLogins(
+                f"{name}-workload-login",
+                args.workload_login,
+                openbao,
+                foundation.logins if foundation else {},
+                opts=child,
+            ).logins,
         )
         # Both wait for what they name, so that whoever reads them can use it.
         self.jwks_url = key.name.apply(lambda _: args.openbao_address).apply(lambda address: f"{address}{JWKS_PATH}")

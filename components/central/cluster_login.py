@@ -21,6 +21,7 @@ class ClusterLogin(pulumi.ComponentResource):
 
     path: pulumi.Output[str]
     """Where the method is mounted, known once roles can be made in it."""
+    accessor: pulumi.Output[str]
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class ClusterLogin(pulumi.ComponentResource):
             opts=in_openbao,
         )
         self.path = method.path.apply(str)
+        self.accessor = method.accessor
         if settings.render_to is None:
             config = vault.kubernetes.AuthBackendConfig(
                 name,

@@ -11,12 +11,15 @@ import pulumi
 
 from components.catalog import Service
 from components.central.analytics import INTERNAL_DATABASE
-from components.central.cluster import PORTS, Cluster
+from components.central.cluster import PORTS, Cluster, place_of, service_name
 from components.central.realtime import ERLANG_DISTRIBUTION
 from components.central.service_secrets import secret_field
 from components.central.workload import Files, Probes, ServiceArgs, Workload, WorkloadArgs
+from components.cluster_settings import PoolerSettings
+from components.platform import PoolerEndpoint
+from components.settings import CentralSettings
 
-__all__ = ["POOLER_SCHEMA", "Pooler"]
+__all__ = ["POOLER_SCHEMA", "Pooler", "pooler_endpoint"]
 
 _NOBODY = 65534
 POOLER_SCHEMA = "_supavisor"
@@ -67,6 +70,23 @@ case result do
   {:error, changeset} -> raise "tenant was refused: #{inspect(changeset.errors)}"
 end
 """
+
+
+def pooler_endpoint(settings: CentralSettings) -> PoolerEndpoint | None:
+    """Where clients reach the pooler of a central stack: where the setting ``pooler`` says, else at its Service.
+
+    None where there is no pooler, or none that is known to run: manifests that are only rendered run nowhere yet.
+    """
+    cluster, given = settings.kubernetes, settings.pooler
+    if given is not None:
+        tenant = given.tenant or (cluster.pooler.tenant if cluster else PoolerSettings().tenant)
+        return PoolerEndpoint(given.host, given.session_port, given.transaction_port, tenant, given.sslmode)
+    if cluster is None or not cluster.pooler.enabled or cluster.render_to is not None:
+        return None
+    host = f"{service_name(Service.POOLER)}.{cluster.namespace}{place_of(Service.POOLER).value}.svc"
+    ports = PORTS[Service.POOLER]
+    # It has no certificate; network policies guard the way.
+    return PoolerEndpoint(host, ports["session"], ports["transaction"], cluster.pooler.tenant, "disable")
 
 
 class Pooler(pulumi.ComponentResource):

@@ -91,6 +91,8 @@ class Foundation(pulumi.ComponentResource):
     cluster: Cluster
     access: SecretAccess
     database: Database
+    logins: dict[str, pulumi.Output[str]]
+    """Accessors of the auth methods that were made for the services, by path."""
 
     def __init__(self, name: str, args: FoundationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:central:Foundation", name, None, opts)
@@ -99,6 +101,7 @@ class Foundation(pulumi.ComponentResource):
         provider = _provider(name, settings, child)
         namespaces = Namespaces(name, settings, provider, opts=child)
         login = ClusterLogin(name, settings, namespaces.names, args.openbao, provider, opts=child)
+        self.logins = {settings.openbao.auth_path: login.accessor}
         host, port, sslmode = _database_inside(args)
         self.cluster = Cluster(
             provider=provider,

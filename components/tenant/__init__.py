@@ -7,8 +7,8 @@ import pulumi
 import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
-from components.naming import API_LEVELS, AccessLevel
-from components.platform import Platform
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel
+from components.platform import Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
 from components.tenant.access import TenantAccess, TenantAccessArgs
@@ -18,6 +18,7 @@ from components.tenant.revocation import LeaseRevocation
 from components.tenant.schema import TenantSchema, TenantSchemaArgs
 from components.tenant.sign_in import TenantSignIn
 from components.tenant.storage import TenantBucket
+from components.tenant.workloads import TenantWorkloads, TenantWorkloadsArgs, WorkloadLogins, login_for
 
 __all__ = ["ProjectTenant", "ProjectTenantArgs"]
 
@@ -77,6 +78,7 @@ class ProjectTenant(pulumi.ComponentResource):
             # Nothing can be leased before the roles are what a lease starts as.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[schema]),
         )
+        workloads = self._workloads(name, args)
         access = TenantAccess(
             f"{name}-access",
             TenantAccessArgs(
@@ -85,6 +87,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 attached=attached,
                 entities=args.entities,
                 team_groups=args.team_groups,
+                workloads=workloads,
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[leases]),
         )
@@ -106,6 +109,8 @@ class ProjectTenant(pulumi.ComponentResource):
             sslmode=args.platform.database.sslmode,
             api_url=args.platform.api_url,
             openbao_address=args.platform.openbao_address,
+            pooler=args.platform.pooler,
+            workload_logins=args.platform.workload_logins,
         ).apply(
             lambda known: {
                 "project": project.slug,
@@ -119,10 +124,23 @@ class ProjectTenant(pulumi.ComponentResource):
                 "openbaoAddress": known["openbao_address"],
                 "leasePaths": {level.value: names.lease_path(level) for level in AccessLevel},
                 "tokenPaths": {level.value: names.token_path(level) for level in API_LEVELS},
+                "publishableKeyPath": f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}",
+                "leaseTtlSeconds": project.limits.lease_ttl,
+                "pooler": _pooler_binding(known["pooler"]),
+                "workloads": _workload_binding(project, known["workload_logins"]),
                 **self._storage_binding(project, known["api_url"]),
             }
         )
         self.register_outputs({"binding": self.binding})
+
+    def _workloads(self, name: str, args: ProjectTenantArgs) -> Mapping[AccessLevel, list[pulumi.Output[str]]]:
+        if not args.project.workloads:
+            return {}
+        return TenantWorkloads(
+            f"{name}-workloads",
+            TenantWorkloadsArgs(project=args.project, provider=args.openbao, logins=args.platform.workload_logins),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).entities
 
     def _services(self, name: str, args: ProjectTenantArgs, schema: TenantSchema) -> None:
         """What the project declares of PostgREST, Auth and Storage, for these to find in the database."""
@@ -166,3 +184,36 @@ class ProjectTenant(pulumi.ComponentResource):
                 "tokenPath": project.names.storage_token_path,
             }
         }
+
+
+def _pooler_binding(pooler: PoolerEndpoint | None) -> dict[str, object] | None:
+    if pooler is None:
+        return None
+    return {
+        "host": pooler.host,
+        "sessionPort": pooler.session_port,
+        "transactionPort": pooler.transaction_port,
+        "tenant": pooler.tenant,
+        "sslmode": pooler.sslmode,
+    }
+
+
+def _workload_binding(project: Project, logins: WorkloadLogins) -> dict[str, dict[str, object]]:
+    bindings: dict[str, dict[str, object]] = {}
+    for name, workload in project.workloads.items():
+        login = login_for(workload.method, logins, project.slug)
+        bindings[name] = {
+            "level": workload.level.value,
+            "method": workload.method.value,
+            "mount": login.path,
+            "role": project.names.workload_role(name),
+        }
+        if workload.kubernetes is not None:
+            bindings[name] |= {
+                "namespace": workload.kubernetes.namespace,
+                "serviceAccount": workload.kubernetes.service_account,
+                **({"audience": login.audience} if login.audience else {}),
+            }
+        if workload.approle is not None:
+            bindings[name]["secretIdTtlSeconds"] = workload.approle.secret_id_ttl
+    return bindings

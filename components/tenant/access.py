@@ -1,24 +1,26 @@
 """Who may lease what: one OpenBao policy and one identity group per access level of a tenant.
 
-Access follows people and teams: a person's token can do what the person's groups can do at the time it is used, so a
-name taken out of a project's file takes effect on tokens that were issued before.
+Access follows people, teams and workloads: a token can do what the groups of its entity can do at the time it is used,
+so a name taken out of a project's file takes effect on tokens that were issued before.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_vault as vault
 
 from components.access import levels_of
-from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel, TenantNames
 from components.projects import ManagedService, Project
 
 __all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
 
 
 def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = False) -> str:
-    """The policy of one level: its own lease path and token path, and giving its own leases back.
+    """The policy of one level: its own lease path and token path, renewing its leases and giving them back.
+
+    API levels also read the publishable key, which goes with every token.
 
     No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role. And no body does:
     where one has a `lease_id`, OpenBao takes that for the lease and not the path that the policy was asked about
@@ -30,7 +32,7 @@ def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = F
     lease = names.lease_path(level)
     reads = [lease]
     if level in API_LEVELS:
-        reads.append(names.token_path(level))
+        reads += [names.token_path(level), f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}"]
     if storage and level is AccessLevel.SERVICE_ROLE:
         reads.append(names.storage_token_path)
     rules = [_rule(path, "read") for path in reads]
@@ -55,6 +57,8 @@ class TenantAccessArgs:
     """Identity entity of each person, by login name."""
     team_groups: Mapping[str, pulumi.Input[str]]
     """Identity group of each team, by name."""
+    workloads: Mapping[AccessLevel, Sequence[pulumi.Input[str]]] = field(default_factory=dict)
+    """Identity entities of the workloads of a level, which have that level alone."""
 
 
 class TenantAccess(pulumi.ComponentResource):
@@ -97,4 +101,5 @@ class TenantAccess(pulumi.ComponentResource):
             return []
         known = args.entities if kind == "users" else args.team_groups
         members = args.project.members("users" if kind == "users" else "teams")
-        return [known[name] for name in sorted({name for role, name in members if level in levels_of(role)})]
+        found = [known[name] for name in sorted({name for role, name in members if level in levels_of(role)})]
+        return [*found, *args.workloads.get(level, [])] if kind == "users" else found

@@ -57,7 +57,7 @@ CRD_SOURCES = {
         "github.com/external-secrets/external-secrets",
         "v1.3.2",
         "h1:u2J8RjlHIeF0oZCqtl92adI/uZWUwOesJIDkfql6LqQ=",
-        ("config/crds/bases/external-secrets.io_*.yaml",),
+        ("config/crds/bases/external-secrets.io_*.yaml", "config/crds/bases/generators.external-secrets.io_*.yaml"),
     ),
     "gateway-api": CrdSource(
         "sigs.k8s.io/gateway-api",
@@ -73,6 +73,12 @@ CRD_SOURCES = {
             f"example/prometheus-operator-crd/monitoring.coreos.com_{name}.yaml"
             for name in ("podmonitors", "probes", "prometheusrules", "servicemonitors")
         ),
+    ),
+    "service-binding": CrdSource(
+        "github.com/servicebinding/runtime",
+        "v1.0.0",
+        "h1:WWK7JQGOLna/hdLLLxyvhVEaH+hCz3t2qPo0oeBM4Fc=",
+        ("config/crd/bases/*.yaml",),
     ),
 }
 """The newest releases whose modules can be had and read by the Go release in ``go.mod``."""

@@ -7,19 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import hvac
+import psycopg
 import pytest
 from hvac.exceptions import Forbidden
-from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi
+from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, RbacAuthorizationV1Api
 from kubernetes.dynamic import DynamicClient
 from ruamel.yaml import YAML
 
 from components.catalog import Service
+from components.naming import AccessLevel
+from connector.bindings import LocalDataPlane
+from connector.errors import LeaseError, SignInError
+from connector.leases import LeaseClient
+from connector.sign_in import KubernetesCredentials, WorkloadSignIn
 from embedded.engines import EngineRun
 from embedded.errors import RunFailedError
 from embedded.workplace import Workplace
 from tests.conftest import ALPHA, Cluster, bring_up
 
 NAMESPACE = "central"
+SHOP = "shop"
+"""Where the workloads of the project run."""
+WORKLOADS = """\
+workloads:
+  api: {level: service_role, kubernetes: {namespace: shop, service_account: api}}
+  reader: {level: anon, kubernetes: {namespace: shop, service_account: reader}}
+"""
 
 FULL: dict[str, Any] = {
     "namespace": NAMESPACE,
@@ -68,6 +81,8 @@ def configure(workplace: Workplace, kubernetes: dict[str, Any]) -> None:
     document = yaml.load(path.read_text(encoding="utf-8"))
     document["config"]["supabase-data-plane:kubernetes"] = kubernetes
     document["config"]["supabase-data-plane:apiUrl"] = "https://api.example.org"
+    # Workloads on the same cluster sign in where the services do.
+    document["config"]["supabase-data-plane:workloadLogin"] = {"kubernetes": {}}
     yaml.dump(document, path)
 
 
@@ -128,7 +143,7 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(kubernetes_with_crds: Cluster, new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[Stack]:
     cluster = kubernetes_with_crds
-    workplace = new_workplace({"alpha.yaml": ALPHA})
+    workplace = new_workplace({"alpha.yaml": ALPHA + WORKLOADS})
     configure(workplace, on(cluster, FULL))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
@@ -297,6 +312,84 @@ def test_only_the_services_that_need_it_know_the_superusers_password(stack: Stac
         Service.ANALYTICS,
         Service.POOLER,
     }
+
+
+# Workloads
+
+
+def as_account(
+    stack: Stack, folder: Path, account: str, namespace: str = SHOP, audience: str = "openbao"
+) -> KubernetesCredentials:
+    """The token that the cluster gives a Pod of an account, in a file; the account may have tokens reviewed."""
+    core, rbac = CoreV1Api(stack.cluster.api), RbacAuthorizationV1Api(stack.cluster.api)
+    for create in (
+        lambda: core.create_namespace({"metadata": {"name": namespace}}),  # type: ignore[arg-type]
+        lambda: core.create_namespaced_service_account(namespace, {"metadata": {"name": account}}),  # type: ignore[arg-type]
+        lambda: rbac.create_cluster_role_binding({
+            "metadata": {"name": f"{namespace}-{account}"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+        }),  # type: ignore[arg-type]
+    ):  # fmt: skip
+        try:
+            create()
+        except ApiException as error:
+            assert error.status == 409, error  # noqa: PT017
+    audiences = [audience, "https://kubernetes.default.svc.cluster.local"]
+    wanted = {"spec": {"audiences": audiences, "expirationSeconds": 600}}
+    token = core.create_namespaced_service_account_token(account, namespace, wanted)  # type: ignore[arg-type]
+    assert token.status is not None
+    (folder / "token").write_text(str(token.status.token))
+    return KubernetesCredentials(folder / "token")
+
+
+def test_a_workload_leases_with_its_service_accounts_token(stack: Stack, tmp_path: Path) -> None:
+    plane = LocalDataPlane(stack.workplace)
+    binding = plane.binding("alpha")
+    assert binding["workloads"]["api"]["mount"] == "kubernetes"
+    signs_in = WorkloadSignIn(binding, as_account(stack, tmp_path, "api"), "api")
+    leases = LeaseClient(signs_in())
+    lease = leases.issue(binding, AccessLevel.SERVICE_ROLE)
+    with psycopg.connect(lease.connection_string) as session:
+        assert session.execute("select current_user").fetchone() == ("proj_alpha_service_role",)
+    assert lease.publishable_key == stack.secrets()["SUPABASE_PUBLISHABLE_KEY"]
+    # The stack runs a pooler, so that is the way.
+    assert f".supabase:{lease.password}@supabase-pooler.{NAMESPACE}.svc:5432/" in lease.database_url
+    assert leases.renew(lease.lease_id) == 600
+    for level in set(AccessLevel) - {AccessLevel.SERVICE_ROLE}:
+        with pytest.raises(LeaseError, match="you may not use alpha"):
+            leases.issue(binding, level)
+    leases.revoke(lease.lease_id)
+
+
+@pytest.mark.parametrize(
+    ("account", "namespace", "audience"),
+    [("reader", SHOP, "openbao"), ("api", "elsewhere", "openbao"), ("api", SHOP, "somebody-else")],
+    ids=["another account", "a namesake in another namespace", "a token for somebody else"],
+)
+def test_nobody_else_signs_in_as_a_workload(
+    stack: Stack, tmp_path: Path, account: str, namespace: str, audience: str
+) -> None:
+    binding = LocalDataPlane(stack.workplace).binding("alpha")
+    with pytest.raises(SignInError, match="proj_alpha-api may not sign in"):
+        WorkloadSignIn(binding, as_account(stack, tmp_path, account, namespace, audience), "api")()
+
+
+def test_a_service_account_that_is_taken_out_of_the_file_loses_its_access(stack: Stack, tmp_path: Path) -> None:
+    plane = LocalDataPlane(stack.workplace)
+    binding = plane.binding("alpha")
+    leases = LeaseClient(WorkloadSignIn(binding, as_account(stack, tmp_path, "reader"), "reader")())
+    leases.issue(binding, AccessLevel.ANON)
+    path = stack.workplace.root / "stacks" / "local" / "projects" / "alpha.yaml"
+    try:
+        path.write_text((ALPHA + WORKLOADS).partition("  reader:")[0], encoding="utf-8")
+        bring_up(stack.workplace)
+        with pytest.raises(LeaseError, match="you may not use alpha"):
+            leases.issue(binding, AccessLevel.ANON)
+    finally:
+        path.write_text(ALPHA + WORKLOADS, encoding="utf-8")
+        bring_up(stack.workplace)
+    assert leases.issue(binding, AccessLevel.ANON)
 
 
 # What is there, and what is not, for whoever looks from outside

@@ -52,7 +52,19 @@ def up(run: Run) -> Iterator[Run]:
 def test_every_command_is_there(run: Run) -> None:
     found = set(re.findall(r"^│ ([a-z]+) ", run("--help").stdout, re.MULTILINE))
     assert found >= {"up", "preview", "check", "schema", "status", "lease", "revoke", "rotate", "realign", "servers"}
-    assert found >= {"backup", "backups", "restore", "touched", "wall", "access", "catalogue", "leases", "renew", "run"}
+    assert found >= {
+        "backup",
+        "backups",
+        "restore",
+        "touched",
+        "wall",
+        "access",
+        "catalogue",
+        "leases",
+        "renew",
+        "run",
+        "bind",
+    }
 
 
 def test_before_an_up_the_commands_say_what_to_do(run: Run) -> None:
@@ -195,9 +207,18 @@ def test_a_command_runs_with_a_lease_that_is_listed_meanwhile_and_gone_after(up:
     kept = json.loads(up("lease", "-p", "demo", "--as", "anon", "-f", "json").stdout)
     listed = json.loads(up("leases", "--json").stdout)
     assert kept["lease_id"] in {item["lease_id"] for item in listed}
-    assert "lasts 1h from now" in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon").stdout
-    assert (
-        "--for: found 'soon'"
-        in up("renew", kept["lease_id"], "-p", "demo", "--as", "anon", "--for", "soon", code=1).stderr
-    )
+    assert "lasts 1h from now" in up("renew", kept["lease_id"]).stdout
+    assert "--for: found 'soon'" in up("renew", kept["lease_id"], "--for", "soon", code=1).stderr
     up("revoke", kept["lease_id"])
+
+
+def test_an_asset_is_written_and_found_up_to_date_until_something_changes(up: Run, tmp_path: Path) -> None:
+    options = ("bind", "-p", "demo", "--form", "asset", "--as", "authenticated", "-o", str(tmp_path / "asset.json"))
+    up(*options)
+    asset = json.loads((tmp_path / "asset.json").read_text(encoding="utf-8"))
+    assert (asset["schema"], asset["lease"]["leasePath"]) == ("proj_demo", "database/creds/proj_demo_authenticated")
+    assert not up(*options, "--check").stdout
+    (tmp_path / "asset.json").write_text(json.dumps({**asset, "schema": "public"}, indent=2) + "\n", encoding="utf-8")
+    assert '+  "schema": "proj_demo",' in up(*options, "--check", code=1).stdout
+    message = "project demo has no workload with approle: add one under `workloads` to its file"
+    assert message in " ".join(up("bind", "-p", "demo", "--form", "dokploy", code=1).stderr.split())

@@ -36,8 +36,13 @@ def with_urns(program: Program, stack: str) -> list[Declared]:
 
 @cache
 def cell_program() -> list[Declared]:
-    """A cell with two tenants, one of which is exposed and has a bucket."""
-    projects = (project(), project(slug="shop", exposed=False, managed_services=["postgres"]))
+    """A cell with two tenants: one is exposed and has a bucket, the other has workloads."""
+    workloads = {
+        "api": {"level": "service_role", "kubernetes": {"namespace": "shop", "service_account": "api"}},
+        "ci": {"level": "owner", "approle": {"bound_cidrs": ["10.0.0.0/8"]}},
+    }
+    shop = project(slug="shop", exposed=False, managed_services=["postgres"], workloads=workloads)
+    projects = (project(), shop)
     return with_urns(a_cell(*projects), "prod-cell-1")
 
 

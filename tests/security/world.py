@@ -112,6 +112,8 @@ class World:
             major = admin.info.server_version // 10_000
             for login in ("authenticator", APART.authenticator, "supabase_auth_admin"):
                 admin.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), SERVICE_PASSWORD))
+            # A workplace has a stand-in for one of them.
+            admin.execute("drop table if exists auth.users cascade")
             admin.execute(AUTH_TABLES.encode())
             admin.execute("reset role")
             admin.execute(PLATFORM.encode())

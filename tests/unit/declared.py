@@ -42,7 +42,8 @@ class Program:
 
 class _Mocks(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        return f"{args.name}-id", {**args.inputs, "accessor": "auth_login_1", "checksum": "c", "version": 1}
+        known = {"accessor": "auth_login_1", "checksum": "c", "version": 1, "roleId": f"role-id-of-{args.name}"}
+        return f"{args.name}-id", {**args.inputs, **known}
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         given = dict(args.args)

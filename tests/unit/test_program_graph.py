@@ -12,9 +12,9 @@ from google.protobuf.struct_pb2 import Struct
 from components.cell import Cell, CellArgs
 from components.central import SupabaseCentral, SupabaseCentralArgs
 from components.naming import API_LEVELS, AccessLevel, TenantNames
-from components.platform import DatabaseEndpoint, Platform
+from components.platform import DatabaseEndpoint, Platform, PoolerEndpoint, WorkloadLogin
 from components.projects import Project
-from components.settings import LoginSettings
+from components.settings import LoginSettings, WorkloadLoginSettings
 from components.tenant.access import policy_document
 from tests.unit.declared import Declared, Program, declare
 
@@ -24,6 +24,7 @@ GRANT = "postgresql:index/grant:Grant"
 GROUP = "vault:identity/group:Group"
 LEASE_ROLE = "vault:database/secretBackendRole:SecretBackendRole"
 ENDPOINT = DatabaseEndpoint("db.internal", 5432, "postgres", "supabase_admin", "require")
+POOLER = PoolerEndpoint("pooler.internal", 5432, 6543, "supabase", "disable")
 
 
 def project(**changes: Any) -> Project:
@@ -42,7 +43,13 @@ def project(**changes: Any) -> Project:
 
 def a_cell(*projects: Project) -> Program:
     def program() -> pulumi.Output[Any]:
-        platform = Platform(ENDPOINT, "https://bao.internal", "auth_oidc_1", "https://api.internal")
+        logins = {
+            "kubernetes": WorkloadLogin("k8s", "auth_kubernetes_1", "openbao"),
+            "approle": WorkloadLogin("approle", "auth_approle_1"),
+        }
+        platform = Platform(
+            ENDPOINT, "https://bao.internal", "auth_oidc_1", "https://api.internal", POOLER, workload_logins=logins
+        )
         return pulumi.Output.all(**Cell("cell-1", CellArgs(platform, projects)).tenants)
 
     return declare(program)
@@ -209,8 +216,10 @@ def test_a_policy_names_its_own_paths_and_no_pattern_over_tenants() -> None:
     for level in AccessLevel:
         paths = [line.split('"')[1] for line in policy_document(TenantNames("ab"), level).splitlines() if '"' in line]
         paths = [path for path in paths if "/" in path]
-        assert paths
-        for path in paths:
+        shared = [path for path in paths if "proj_" not in path]
+        assert shared == ([] if level is AccessLevel.OWNER else ["connectors/data/supabase/tenants"])
+        assert set(shared) < set(paths)
+        for path in set(paths) - set(shared):
             assert f"/proj_ab_{level.value}" in path
             assert "+" not in path
             assert "*" not in path.removesuffix("/*")
@@ -340,3 +349,163 @@ def test_the_sign_in_method_is_looked_up_unless_it_is_managed() -> None:
     program = a_central(login=managed)
     assert program.result[0] == "auth_login_1"
     assert [item.inputs["path"] for item in program.all("vault:index/authBackend:AuthBackend")] == ["userpass"]
+
+
+# Workloads
+
+
+KUBERNETES_ROLE = "vault:kubernetes/authBackendRole:AuthBackendRole"
+APPROLE = "vault:appRole/authBackendRole:AuthBackendRole"
+ENDPOINTS = "vault:generic/endpoint:Endpoint"
+WORKLOADS = {
+    "api": {"level": "service_role", "kubernetes": {"namespace": "shop", "service_account": "api.v2"}},
+    "ci": {"level": "owner", "approle": {"secret_id_ttl": "1h", "bound_cidrs": ["10.0.0.0/8"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def with_workloads() -> Program:
+    return a_cell(project(workloads=WORKLOADS))
+
+
+def test_a_service_account_signs_in_by_its_exact_name_with_no_policy_of_its_own(with_workloads: Program) -> None:
+    (role,) = with_workloads.all(KUBERNETES_ROLE)
+    assert role.inputs == {
+        "backend": "k8s",
+        "roleName": "proj_my_app-api",
+        "boundServiceAccountNames": ["api.v2"],
+        "boundServiceAccountNamespaces": ["shop"],
+        "audience": "openbao",
+        "aliasNameSource": "serviceaccount_name",
+        "tokenTtl": 600,
+        "tokenMaxTtl": 3600,
+    }
+    alias = with_workloads.only(ENDPOINTS, "my-app-workloads-api-alias")
+    assert alias.urn in role.request.dependencies, "it could sign in before it is known who it is"
+    assert json.loads(alias.inputs["dataJson"]) == {
+        "name": "shop/api.v2",
+        "mount_accessor": "auth_kubernetes_1",
+        "canonical_id": "id-of-_workload.kubernetes.shop.api.v2",
+    }
+
+
+def test_an_approle_signs_in_with_a_secret_id_that_ends_and_a_role_id_of_openbaos(with_workloads: Program) -> None:
+    (role,) = with_workloads.all(APPROLE)
+    assert role.inputs == {
+        "backend": "approle",
+        "roleName": "proj_my_app-ci",
+        "bindSecretId": True,
+        "secretIdTtl": 3600,
+        "secretIdBoundCidrs": ["10.0.0.0/8"],
+        "tokenBoundCidrs": ["10.0.0.0/8"],
+        "tokenTtl": 600,
+        "tokenMaxTtl": 3600,
+    }
+    alias = with_workloads.only(ENDPOINTS, "my-app-workloads-ci-alias")
+    assert json.loads(alias.inputs["dataJson"])["name"] == "role-id-of-my-app-workloads-ci"
+
+
+def test_a_workload_is_in_the_group_of_its_level_alone(with_workloads: Program) -> None:
+    members = {item.inputs["name"]: item.inputs["memberEntityIds"] for item in with_workloads.all(GROUP)}
+    found = {
+        level: [identity for identity in members[f"proj_my_app_{level}"] if "_workload" in identity]
+        for level in AccessLevel
+    }
+    assert found == {
+        AccessLevel.OWNER: ["id-of-_workload.approle.role-id-of-my-app-workloads-ci"],
+        AccessLevel.SERVICE_ROLE: ["id-of-_workload.kubernetes.shop.api.v2"],
+        AccessLevel.AUTHENTICATED: [],
+        AccessLevel.ANON: [],
+    }
+
+
+def test_a_detached_tenants_workloads_are_in_no_group() -> None:
+    detached = a_cell(project(workloads=WORKLOADS, lifecycle="detached"))
+    assert len(detached.all(KUBERNETES_ROLE)) == len(detached.all(APPROLE)) == 1
+    assert not any(item.inputs["memberEntityIds"] for item in detached.all(GROUP))
+
+
+def test_a_tenant_without_workloads_declares_nothing_for_them(cell: Program) -> None:
+    assert not [item for item in cell.resources if "workload" in item.name or "TenantWorkloads" in item.type]
+
+
+def test_a_binding_says_how_workloads_sign_in_and_where_the_pooler_is(with_workloads: Program) -> None:
+    binding = with_workloads.result["my-app"]
+    assert binding["workloads"] == {
+        "api": {
+            "level": "service_role",
+            "method": "kubernetes",
+            "mount": "k8s",
+            "role": "proj_my_app-api",
+            "namespace": "shop",
+            "serviceAccount": "api.v2",
+            "audience": "openbao",
+        },
+        "ci": {
+            "level": "owner",
+            "method": "approle",
+            "mount": "approle",
+            "role": "proj_my_app-ci",
+            "secretIdTtlSeconds": 3600,
+        },
+    }
+    assert binding["leaseTtlSeconds"] == 600
+    assert binding["pooler"] == {
+        "host": "pooler.internal",
+        "sessionPort": 5432,
+        "transactionPort": 6543,
+        "tenant": "supabase",
+        "sslmode": "disable",
+    }
+
+
+def a_central_with(**login: Any) -> Program:
+    def program() -> pulumi.Output[Any]:
+        args = SupabaseCentralArgs(
+            endpoint=ENDPOINT,
+            openbao_address="https://bao.internal",
+            api_url="https://api.internal",
+            login=LoginSettings(),
+            lease_ttl_maximum=86400,
+            workload_login=WorkloadLoginSettings.model_validate(login),
+        )
+        return pulumi.Output.from_input(SupabaseCentral("supabase", args).platform.workload_logins)
+
+    return declare(program)
+
+
+def test_methods_of_workloads_are_looked_up_unless_they_are_managed() -> None:
+    assert a_central_with().result == {}
+    found = a_central_with(approle={}, kubernetes={"path": "clusters", "audience": "bao"})
+    assert found.result == {
+        "approle": WorkloadLogin("approle", "auth_found_1"),
+        "kubernetes": WorkloadLogin("clusters", "auth_found_1", "bao"),
+    }
+    assert not found.all("vault:index/authBackend:AuthBackend")
+    managed = a_central_with(
+        approle={"managed": True}, kubernetes={"managed": True, "kubernetesHost": "https://k8s.internal:6443"}
+    )
+    assert {login.accessor for login in managed.result.values()} == {"auth_login_1"}
+    methods = managed.all("vault:index/authBackend:AuthBackend")
+    assert {(item.inputs["type"], item.inputs["path"]) for item in methods} == {
+        ("approle", "approle"),
+        ("kubernetes", "kubernetes"),
+    }
+    (config,) = managed.all("vault:kubernetes/authBackendConfig:AuthBackendConfig")
+    assert config.inputs["kubernetesHost"] == "https://k8s.internal:6443"
+
+
+def test_tenants_may_know_the_publishable_key_and_nothing_else(central: Program) -> None:
+    (copy,) = central.all("pulumi-python:dynamic/central:ServiceSecretCopy")
+    assert (copy.inputs["path"], copy.inputs["keys"]) == ("supabase/tenants", ["SUPABASE_PUBLISHABLE_KEY"])
+
+
+def test_extensions_are_in_the_schema_that_tenants_search_and_stay() -> None:
+    program = a_central(extensions=["pgcrypto", "vector"])
+    found = program.all("postgresql:index/extension:Extension")
+    assert [(item.name, item.inputs["name"], item.inputs["schema"]) for item in found] == [
+        ("supabase-extensions-pgcrypto", "pgcrypto", "extensions"),
+        ("supabase-extensions-vector", "vector", "extensions"),
+    ]
+    assert all(item.request.retainOnDelete for item in found)
+    assert all(set(item.request.ignoreChanges) == {"schema", "version"} for item in found)

@@ -8,6 +8,7 @@ from components.access import FractalOpsRole
 from components.naming import AccessLevel, TenantNames
 from components.problems import ConfigurationError
 from components.projects import load_projects, project_json_schema
+from components.workloads import WorkloadMethod
 from embedded.home import CHECKOUT
 
 GOOD = """\
@@ -119,6 +120,72 @@ def test_a_minimal_file_gets_defaults(tmp_path: Path) -> None:
             ("cell: cell-1", "cell: cell-1\nlimits:\n  speed: 9"),
             "my-app.yaml:5: limits.speed: found an unknown key; expected one of: connection_limit, lease_max_ttl",
         ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  api: {level: anon}"),
+            "my-app.yaml:5: workloads.api.level: found no way to sign in; expected `kubernetes: {namespace, service_acc",
+        ),
+        (
+            (
+                "cell: cell-1",
+                (
+                    "cell: cell-1\nworkloads:\n  api:\n    level: anon\n    approle: {}\n"
+                    "    kubernetes: {namespace: a, service_account: b}"
+                ),
+            ),
+            "my-app.yaml:7: workloads.api.approle: found it beside `kubernetes`; expected one of them",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  Api: {level: anon, approle: {}}"),
+            "my-app.yaml:5: workloads.Api: found 'Api'; expected a match of ^[a-z0-9]",
+        ),
+        (
+            ("cell: cell-1", f"cell: cell-1\nworkloads:\n  {'a' * 64}: {{level: anon, approle: {{}}}}"),
+            f"my-app.yaml:5: workloads.{'a' * 64}: found '{'a' * 64}'; expected a match of",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  api: {level: admin, approle: {}}"),
+            "my-app.yaml:5: workloads.api.level: found 'admin'; expected input should be 'owner', 'service_role'",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  api: {level: anon, approle: {ttl: 1h}}"),
+            "my-app.yaml:5: workloads.api.approle.ttl: found an unknown key; expected one of: bound_cidrs, secret_id_ttl",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  api: {level: anon, password: x, approle: {}}"),
+            "my-app.yaml:5: workloads.api.password: found an unknown key; expected one of: approle, kubernetes, level",
+        ),
+        (
+            (
+                "cell: cell-1",
+                "cell: cell-1\nworkloads:\n  api: {level: anon, kubernetes: {namespace: '*', service_account: a}}",
+            ),
+            "my-app.yaml:5: workloads.api.kubernetes.namespace: found '*'; expected a match of",
+        ),
+        (
+            (
+                "cell: cell-1",
+                "cell: cell-1\nworkloads:\n  api: {level: anon, kubernetes: {namespace: a, service_account: 'a*'}}",
+            ),
+            "my-app.yaml:5: workloads.api.kubernetes.service_account: found 'a*'; expected a match of",
+        ),
+        (
+            (
+                "cell: cell-1",
+                (
+                    "cell: cell-1\nworkloads:\n  api: {level: anon, kubernetes: {namespace: a, service_account: b}}\n"
+                    "  web: {level: owner, kubernetes: {namespace: a, service_account: b}}"
+                ),
+            ),
+            "my-app.yaml:4: workloads: found {'api': {'level': 'anon'",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  ci: {level: anon, approle: {bound_cidrs: [10.0.0.1/8]}}"),
+            "my-app.yaml:5: workloads.ci.approle.bound_cidrs.0: found '10.0.0.1/8'; expected a network with its prefix",
+        ),
+        (
+            ("cell: cell-1", "cell: cell-1\nworkloads:\n  ci: {level: anon, approle: {secret_id_ttl: 91d}}"),
+            "my-app.yaml:5: workloads.ci.approle.secret_id_ttl: found '91d'; expected input should be less than or equal",
+        ),
     ],
 )
 def test_each_mistake_is_named_with_its_place_and_remedy(
@@ -211,6 +278,35 @@ def test_the_schema_refuses_what_the_model_refuses() -> None:
     changes.append({"limits": {"lease_ttl": 5}})
     for change in changes:
         assert not validator.is_valid({**document, **change}), change
+
+
+def test_workloads_are_read_with_their_defaults(tmp_path: Path) -> None:
+    text = (
+        "workloads:\n  api: {level: service_role, kubernetes: {namespace: shop, service_account: api}}\n"
+        "  ci: {level: owner, approle: {}}\n"
+    )
+    load(tmp_path, {"my-app.yaml": GOOD + text})
+    (project,) = load_projects(tmp_path, "local")
+    api, ci = project.workloads["api"], project.workloads["ci"]
+    assert api.kubernetes is not None
+    assert (api.method, api.kubernetes.namespace, api.approle) == (WorkloadMethod.KUBERNETES, "shop", None)
+    assert ci.approle is not None
+    assert (ci.method, ci.approle.secret_id_ttl, ci.approle.bound_cidrs) == (WorkloadMethod.APPROLE, 86400, [])
+    assert project.names.workload_role("ci") == "proj_my_app-ci"
+    validator = jsonschema.Draft202012Validator(project_json_schema())
+    assert validator.is_valid(YAML(typ="safe").load(GOOD + text))
+    assert not validator.is_valid(YAML(typ="safe").load(GOOD + text.replace("api: {level", "API: {level")))
+
+
+def test_no_workloads_role_is_another_tenants_nor_a_levels() -> None:
+    roles: dict[str, tuple[str, str]] = {}
+    for slug in ("a1", "a1-api", "a1-owner"):
+        for workload in ("api", "owner", "api-owner"):
+            role = TenantNames(slug).workload_role(workload)
+            assert roles.setdefault(role, (slug, workload)) == (slug, workload)
+            assert not any(
+                role == TenantNames(other).role(level) for other in ("a1", "a1-api") for level in AccessLevel
+            )
 
 
 def test_no_two_tenants_can_share_an_identifier() -> None:

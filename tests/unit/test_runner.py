@@ -120,12 +120,12 @@ def test_a_type_that_the_runner_does_not_know_fails_by_name(tmp_path: Path) -> N
     )
     made = monitor.RegisterResource(provider)
     extension = resource_pb2.RegisterResourceRequest(
-        type="postgresql:index/extension:Extension", name="mine", custom=True, provider=f"{made.urn}::{made.id}"
+        type="postgresql:index/subscription:Subscription", name="mine", custom=True, provider=f"{made.urn}::{made.id}"
     )
-    with pytest.raises(NotImplementedError, match="cannot apply a postgresql:index/extension:Extension"):
+    with pytest.raises(NotImplementedError, match="cannot apply a postgresql:index/subscription:Subscription"):
         monitor.RegisterResource(extension)
     assert [(failure.name, failure.type) for failure in monitor.failures] == [
-        ("mine", "postgresql:index/extension:Extension")
+        ("mine", "postgresql:index/subscription:Subscription")
     ]
     monitor.close()
 

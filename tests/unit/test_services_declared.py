@@ -11,6 +11,7 @@ from components.central import logs
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS
 from components.central.service_logins import own_login_key
 from components.central.services import required_secrets
+from components.naming import TENANTS_SECRET
 from embedded.home import CHECKOUT
 from tests.unit.cluster_program import (
     API_URL,
@@ -471,6 +472,8 @@ def test_a_services_copy_has_the_keys_that_its_templates_name_and_no_other(name:
         assert further <= fields
         named.setdefault(source["extract"]["key"], set()).update(fields - further)
     copies = {item.inputs["path"]: set(item.inputs["keys"]) for item in program.all(COPY)}
+    # Tenants read theirs with their own tokens, and it is no service's.
+    assert copies.pop(TENANTS_SECRET) == {"SUPABASE_PUBLISHABLE_KEY"}
     assert copies == named
     assert len(copies) >= 6
 
@@ -487,7 +490,9 @@ def test_every_key_that_a_service_copies_is_generated_or_asked_for(name: str) ->
 def test_a_policy_reads_one_services_copy_and_its_role_is_for_that_services_account(name: str) -> None:
     program = variant(name)
     policies = program.all("vault:index/policy:Policy")
-    assert len(policies) == len(program.all(COPY))
+    assert {item.inputs["name"].replace("-", "/", 1) for item in policies} == {
+        item.inputs["path"] for item in program.all(COPY) if item.inputs["path"] != TENANTS_SECRET
+    }
     for item in policies:
         service = item.inputs["name"].removeprefix("supabase-")
         assert item.inputs["policy"] == (

@@ -7,6 +7,7 @@ import pytest
 from pulumi.runtime.settings import _set_stack
 
 from components.access import FractalOpsRole, levels_of
+from components.central.pooler import pooler_endpoint
 from components.durations import format_duration, parse_duration
 from components.naming import AccessLevel
 from components.problems import ConfigurationError
@@ -20,6 +21,11 @@ CENTRAL: dict[str, Any] = {
     "openbao": {"address": "https://bao.internal"},
     "cellSize": 50,
     "leaseTtlMaximum": "24h",
+}
+CLUSTER: dict[str, Any] = {
+    "auth": {"siteUrl": "https://app.example.com", "emailAutoconfirm": True},
+    "storage": {"bucket": "files"},
+    "database": {"tlsSecret": "postgres-tls"},
 }
 CELL: dict[str, Any] = {
     "kind": "cell",
@@ -48,6 +54,32 @@ def test_a_central_stack_has_safe_defaults() -> None:
     assert (database.port, database.name, database.admin_user) == (5432, "postgres", "supabase_admin")
     assert database.sslmode == "require"
     assert settings.login.managed is False
+
+
+def pooler(**change: Any) -> tuple[str, int, int, str, str] | None:
+    settings = load({**CENTRAL, **change})
+    assert isinstance(settings, CentralSettings)
+    found = pooler_endpoint(settings)
+    return (
+        None if found is None else (found.host, found.session_port, found.transaction_port, found.tenant, found.sslmode)
+    )
+
+
+def test_clients_reach_the_pooler_at_its_service_unless_the_settings_say_where() -> None:
+    service = ("supabase-pooler.supabase.svc", 5432, 6543, "supabase", "disable")
+    assert pooler() is None
+    assert pooler(kubernetes=CLUSTER) == service
+    named = {**CLUSTER, "namespace": "central", "pooler": {"tenant": "main"}}
+    assert pooler(kubernetes=named) == ("supabase-pooler.central.svc", 5432, 6543, "main", "disable")
+    outside = {"host": "pooler.example.com", "transactionPort": 16543}
+    expected = ("pooler.example.com", 5432, 16543, "supabase", "require")
+    assert pooler(pooler=outside) == pooler(pooler=outside, kubernetes=CLUSTER) == expected
+    assert pooler(pooler=outside, kubernetes=named) == (*expected[:3], "main", "require")
+
+
+def test_a_pooler_that_runs_nowhere_has_no_address() -> None:
+    assert pooler(kubernetes={**CLUSTER, "pooler": {"enabled": False}}) is None
+    assert pooler(kubernetes={**CLUSTER, "renderTo": "manifests"}) is None
 
 
 def test_a_cell_needs_nothing_but_its_name_and_its_central_stack() -> None:
@@ -83,6 +115,38 @@ def test_a_cell_needs_nothing_but_its_name_and_its_central_stack() -> None:
         ),
         (CENTRAL, {"cellSize": 0}, "cellSize: found 0; expected input should be greater than or equal to 1"),
         (CENTRAL, {"login": {"type": "magic"}}, "login.type: found 'magic'; expected input should be 'oidc'"),
+        (
+            CENTRAL,
+            {"workloadLogin": {"approle": {"managed": "always"}}},
+            "workloadLogin.approle.managed: found 'always'; expected input should be a valid boolean",
+        ),
+        (
+            CENTRAL,
+            {"workloadLogin": {"github": {}}},
+            "workloadLogin.github: found an unknown key; expected one of: approle, kubernetes",
+        ),
+        (
+            CENTRAL,
+            {"workloadLogin": {"kubernetes": {"managed": True}}},
+            "workloadLogin.kubernetes.kubernetesHost: found nothing; expected the URL of the cluster's API",
+        ),
+        (
+            CENTRAL,
+            {"workloadLogin": {"kubernetes": {"managed": True, "kubernetesHost": "https://k", "inCluster": False}}},
+            "workloadLogin.kubernetes.kubernetesCa: found nothing; expected the API's CA certificate",
+        ),
+        (
+            CENTRAL,
+            {"workloadLogin": {"kubernetes": {"kubernetesHost": "https://k"}}},
+            "workloadLogin.kubernetes.managed: found false; expected true",
+        ),
+        (
+            {**CENTRAL, "kubernetes": CLUSTER},
+            {"workloadLogin": {"kubernetes": {"managed": True, "kubernetesHost": "https://k"}}},
+            "workloadLogin.kubernetes.managed: found true; expected false, because the stack makes this method",
+        ),
+        (CENTRAL, {"pooler": {}}, "pooler.host: found nothing; expected this field"),
+        (CENTRAL, {"pooler": {"host": "p", "port": 1}}, "pooler.port: found an unknown key; expected one of: host, "),
         (CELL, {"cell": ""}, "cell: found nothing; expected this field"),
         (CELL, {"centralStack": "a/b"}, "centralStack: found 'a/b'; expected a match of"),
         (CELL, {"environment": "../etc"}, "environment: found '../etc'; expected a match of"),
@@ -138,3 +202,17 @@ def test_every_role_maps_to_its_supabase_role_and_what_is_weaker() -> None:
     migrate = {role.value for role in FractalOpsRole if AccessLevel.OWNER in levels_of(role)}
     assert migrate == {"project_owner", "maintainer"}
     assert all(AccessLevel.ANON in levels_of(role) for role in FractalOpsRole)
+
+
+def test_a_central_stack_names_the_extensions_that_projects_may_use() -> None:
+    settings = load({**CENTRAL, "extensions": ["pgcrypto", "uuid-ossp", "vector"]})
+    assert isinstance(settings, CentralSettings)
+    assert settings.extensions == ("pgcrypto", "uuid-ossp", "vector")
+
+
+@pytest.mark.parametrize("extension", ["dblink", "postgres_fdw", "http", "pg_cron", "file_fdw"])
+def test_an_extension_by_which_projects_reach_out_of_the_database_is_refused(extension: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"extensions\.0: .*every project could reach out of it with {extension}"
+    ):
+        load({**CENTRAL, "extensions": [extension]})

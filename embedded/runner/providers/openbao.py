@@ -26,7 +26,16 @@ _CLUSTER_ROLE = {
     "boundServiceAccountNames": "bound_service_account_names",
     "boundServiceAccountNamespaces": "bound_service_account_namespaces",
     "audience": "audience",
+    "aliasNameSource": "alias_name_source",
     "tokenPolicies": "token_policies",
+    "tokenTtl": "token_ttl",
+    "tokenMaxTtl": "token_max_ttl",
+}
+_APP_ROLE = {
+    "bindSecretId": "bind_secret_id",
+    "secretIdTtl": "secret_id_ttl",
+    "secretIdBoundCidrs": "secret_id_bound_cidrs",
+    "tokenBoundCidrs": "token_bound_cidrs",
     "tokenTtl": "token_ttl",
     "tokenMaxTtl": "token_max_ttl",
 }
@@ -125,6 +134,9 @@ class OpenBaoClient(ProviderClient):
                 ("backend", "roleName"),
                 ("boundServiceAccountNames", "boundServiceAccountNamespaces", "tokenPolicies"),
             ),
+            "vault:appRole/authBackendRole:AuthBackendRole": Handler(
+                self._read_app_role, self._apply_app_role, unordered=("secretIdBoundCidrs", "tokenBoundCidrs")
+            ),
             "vault:database/secretBackendRole:SecretBackendRole": one_path(
                 lambda d: f"{d['backend']}/roles/{d['name']}", _LEASE_ROLE, ("name", "backend")
             ),
@@ -220,6 +232,21 @@ class OpenBaoClient(ProviderClient):
 
     def _apply_policy(self, desired: Inputs, _live: Live | None) -> None:
         self._write(f"sys/policies/acl/{desired['name']}", {"policy": desired["policy"]})
+
+    # AppRole
+
+    def _read_app_role(self, desired: Inputs) -> Live | None:
+        path = f"auth/{desired['backend']}/role/{desired['roleName']}"
+        data, identifier = self._read(path), self._read(f"{path}/role-id")
+        if data is None or identifier is None:
+            return None
+        found = {key: _plain(data.get(field)) for key, field in _APP_ROLE.items()}
+        given = {key: desired[key] for key in ("backend", "roleName")}
+        return Live(path, {**given, **found, "roleId": identifier["role_id"]})
+
+    def _apply_app_role(self, desired: Inputs, _live: Live | None) -> None:
+        fields = {field: desired[key] for key, field in _APP_ROLE.items() if key in desired}
+        self._write(f"auth/{desired['backend']}/role/{desired['roleName']}", fields)
 
     # SecretBackendConnection
 

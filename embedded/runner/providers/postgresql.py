@@ -88,6 +88,7 @@ class PostgresqlClient(ProviderClient):
             "postgresql:index/defaultPrivileges:DefaultPrivileges": Handler(
                 self._read_defaults, self._apply_defaults, unordered=("privileges",)
             ),
+            "postgresql:index/extension:Extension": Handler(self._read_extension, self._apply_extension),
         }
 
     @cached_property
@@ -227,6 +228,25 @@ class PostgresqlClient(ProviderClient):
         verb = "create schema if not exists {} authorization {}" if live is None else "alter schema {} owner to {}"
         statement = sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"]))
         self._run(statement, database=desired.get("database"))
+
+    # Extension
+
+    def _read_extension(self, desired: Inputs) -> Live | None:
+        rows = self._rows(
+            "select extname as name, extnamespace::regnamespace::text as schema, extversion as version,"
+            " current_database() as database from pg_extension where extname = %s",
+            desired["name"],
+        )
+        return Live(f"{rows[0]['database']}.{desired['name']}", rows[0]) if rows else None
+
+    def _apply_extension(self, desired: Inputs, live: Live | None) -> None:
+        # Never altered: schema and version are as they were found.
+        if live is None:
+            self._run(
+                sql.SQL("create extension if not exists {} schema {}").format(
+                    sql.Identifier(desired["name"]), sql.Identifier(desired["schema"])
+                )
+            )
 
     # Grant: on schemas, the only kind that the program declares
 

@@ -1,0 +1,128 @@
+"""Who uses leases on the command line: a person, a workload, or whoever an OpenBao token says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import hvac
+import typer
+
+from components.naming import AccessLevel, TenantNames
+from components.workloads import WorkloadMethod
+from connector.bindings import DataPlane
+from connector.errors import ConnectorError
+from connector.sign_in import (
+    ROLE_ID_VARIABLE,
+    SECRET_ID_VARIABLE,
+    SERVICE_ACCOUNT_TOKEN,
+    AppRoleCredentials,
+    KubernetesCredentials,
+    WorkloadSignIn,
+)
+
+__all__ = [
+    "AuthOption",
+    "Caller",
+    "RoleIdFileOption",
+    "SecretIdFileOption",
+    "TokenFileOption",
+    "UserOption",
+    "WorkloadOption",
+    "WrappedOption",
+    "project_of",
+]
+
+UserOption = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
+AuthOption = Annotated[
+    WorkloadMethod | None, typer.Option("--auth", help="Sign in as a workload of the project, by this method.")
+]
+WorkloadOption = Annotated[
+    str | None, typer.Option("--workload", help="Which workload; not needed if only one signs in by the method.")
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DATA_PLANE_TOKEN_FILE", help=f"Kubernetes: the account's token, by default {SERVICE_ACCOUNT_TOKEN}."
+    ),
+]
+RoleIdFileOption = Annotated[
+    Path | None,
+    typer.Option(envvar="DATA_PLANE_ROLE_ID_FILE", help=f"AppRole: file with the role-ID, else {ROLE_ID_VARIABLE}."),
+]
+SecretIdFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DATA_PLANE_SECRET_ID_FILE", help=f"AppRole: file with the secret-ID, else {SECRET_ID_VARIABLE}."
+    ),
+]
+WrappedOption = Annotated[
+    bool, typer.Option("--wrapped", help="AppRole: a wrapping token is in place of the secret-ID; it works once.")
+]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What the options of a command say of who asks.
+
+    Raises:
+        ConnectorError: if they contradict one another.
+    """
+
+    user: str | None = None
+    auth: WorkloadMethod | None = None
+    workload: str | None = None
+    token_file: Path | None = None
+    role_id_file: Path | None = None
+    secret_id_file: Path | None = None
+    wrapped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.auth is None and (self.workload or self.wrapped):
+            raise ConnectorError("say how the workload signs in, with --auth kubernetes or --auth approle")
+        if self.auth is not None and self.user is not None:
+            raise ConnectorError("either a person asks (--user) or a workload (--auth)")
+
+    @property
+    def named(self) -> bool:
+        """Whether the options say who it is."""
+        return self.auth is not None or self.user is not None
+
+    def level_in(self, plane: DataPlane, project: str, level: AccessLevel | None) -> AccessLevel:
+        """The level that was asked for; a workload's own if none was.
+
+        Raises:
+            ConnectorError: if nothing says which.
+        """
+        if level is not None:
+            return level
+        if self.auth is None:
+            levels = ", ".join(AccessLevel)
+            raise ConnectorError(f"say as what to lease with --as: {levels}")
+        return AccessLevel(self._as_workload(plane, project).level)
+
+    def sign_in(self, plane: DataPlane, project: str, level: AccessLevel) -> Callable[[], hvac.Client]:
+        """What gives a client with a token of the caller's, each time that it is called."""
+        if self.auth is not None:
+            return self._as_workload(plane, project)
+        return lambda: plane.client(project, level, self.user)
+
+    def _as_workload(self, plane: DataPlane, project: str) -> WorkloadSignIn:
+        if self.auth is WorkloadMethod.KUBERNETES:
+            credentials = KubernetesCredentials(self.token_file or SERVICE_ACCOUNT_TOKEN)
+            return WorkloadSignIn(plane.binding(project), credentials, self.workload)
+        approle = AppRoleCredentials(self.role_id_file, self.secret_id_file, self.wrapped)
+        return WorkloadSignIn(plane.binding(project), approle, self.workload)
+
+
+def project_of(lease_id: str, plane: DataPlane) -> tuple[str, AccessLevel]:
+    """The project and level of a lease, which its ID tells.
+
+    Raises:
+        ConnectorError: if it is of none of the data plane's tenants.
+    """
+    for slug in plane.bindings():
+        for level in AccessLevel:
+            if lease_id.startswith(f"{TenantNames(slug).lease_path(level)}/"):
+                return slug, level
+    raise ConnectorError(f"{lease_id} is no lease of a project here: give the whole ID, as `lease` printed it")

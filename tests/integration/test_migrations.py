@@ -1,0 +1,636 @@
+"""A project's migrations on real servers: with a lease, in the project's schema."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from components.naming import AccessLevel, TenantNames
+from connector.audit import LOG_VARIABLE
+from connector.bindings import LocalDataPlane
+from connector.errors import LeaseError, MigrationError
+from connector.migrations import Boundary, Limits, Migrator, State, migration_files, seed_files
+from connector.migrations.session import owner_session
+from embedded.home import CHECKOUT
+from embedded.processes import wait_until
+from embedded.workplace import Workplace
+from tests.conftest import Plane, bring_up
+
+SHOP = """\
+slug: shop
+display_name: Shop
+cell: cell-1
+owners: [olga]
+users: {project_viewer: [vera]}
+limits: {lease_ttl: 8s, lease_max_ttl: 10m}
+"""
+RIVAL = "slug: rival\ndisplay_name: Rival\ncell: cell-1\nowners: [rita]\n"
+NAMES = TenantNames("shop")
+
+
+@pytest.fixture(scope="module")
+def shop(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+    """The tenants shop, whose leases last 8 s, and rival."""
+    workplace = new_workplace({"shop.yaml": SHOP, "rival.yaml": RIVAL})
+    bring_up(workplace)
+    return Plane(workplace)
+
+
+class Repository:
+    """A project's repository, and its slice, emptied before each test."""
+
+    def __init__(self, plane: Plane, folder: Path) -> None:
+        self.plane = plane
+        self.supabase = folder / "supabase"
+        (self.supabase / "migrations").mkdir(parents=True)
+
+    def write(self, **files: str) -> None:
+        for name, text in files.items():
+            (self.supabase / "migrations" / f"{name.removeprefix('_')}.sql").write_text(text, encoding="utf-8")
+
+    @contextmanager
+    def migrator(self, limits: Limits | None = None, **how: Any) -> Iterator[Migrator]:
+        data_plane = LocalDataPlane(self.plane.workplace)
+        client = data_plane.client("shop", AccessLevel.OWNER, None)
+        with owner_session(client, data_plane.binding("shop")) as connection:
+            yield Migrator(connection, NAMES, limits, **how)
+
+    def up(self, limits: Limits | None = None, *, include_all: bool = False, **how: Any) -> list[str]:
+        with self.migrator(limits, **how) as migrator:
+            applied = migrator.up(migrator.plan(migration_files(self.supabase), include_all=include_all))
+        return [file.version for file in applied]
+
+    def history(self) -> dict[str, State]:
+        with self.migrator() as migrator:
+            return {version: entry.state for version, entry in migrator.history.entries().items()}
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.plane.rows(query, *values)
+
+
+@pytest.fixture
+def repository(shop: Plane, tmp_path: Path) -> Repository:
+    with shop.admin() as admin:
+        names = admin.execute(
+            "select c.relkind = 'v', c.relname from pg_class c"
+            " where c.relnamespace = 'proj_shop'::regnamespace and relkind in ('r', 'v', 'p')"
+        ).fetchall()
+        for view, name in names:
+            drop = sql.SQL("drop view if exists {} cascade" if view else "drop table if exists {} cascade")
+            admin.execute(drop.format(sql.Identifier("proj_shop", name)))
+        for (signature,) in admin.execute(
+            "select oid::regprocedure::text from pg_proc where pronamespace = 'proj_shop'::regnamespace"
+        ).fetchall():
+            admin.execute(f"drop function {signature} cascade".encode())
+        for (name,) in admin.execute(
+            "select typname from pg_type where typnamespace = 'proj_shop'::regnamespace and typtype = 'e'"
+        ).fetchall():
+            admin.execute(sql.SQL("drop type {} cascade").format(sql.Identifier("proj_shop", name)))
+    return Repository(shop, tmp_path)
+
+
+def test_files_run_in_the_order_of_their_names_and_are_written_down(repository: Repository) -> None:
+    repository.write(
+        _0001_log="create table log (id int generated always as identity, what text);",
+        _0002_more="insert into log (what) values ('a'); insert into log (what) values ('b');",
+    )
+    assert repository.up() == ["0001", "0002"]
+    repository.write(_0003_last="insert into log (what) values ('c');")
+    assert repository.up() == ["0003"]
+    assert repository.up() == []
+    assert repository.rows("select what from proj_shop.log order by id") == [("a",), ("b",), ("c",)]
+    assert repository.rows("select version, name, statements, adapted from proj_shop.supabase_migrations order by 1")[
+        1
+    ] == (
+        "0002",
+        "more",
+        ["insert into log (what) values ('a')", "insert into log (what) values ('b')"],
+        False,
+    )
+    owners = repository.rows("select distinct tableowner from pg_tables where schemaname = 'proj_shop'")
+    assert owners == [("proj_shop_owner",)]
+    ((by,),) = repository.rows("select distinct by from proj_shop.supabase_migrations where version <> '0003'")
+    assert by.startswith("lease_proj_shop_owner_")
+
+
+def test_a_file_that_fails_leaves_nothing_and_those_before_it_stay(repository: Repository) -> None:
+    repository.write(
+        _1_good="create table good (a int);",
+        _2_bad="create table half (a int);\n\ninsert into half\n  values ('x');",
+        _3_never="create table never (a int);",
+    )
+    with pytest.raises(MigrationError) as caught:
+        repository.up()
+    assert str(caught.value).splitlines() == [
+        f'{repository.supabase}/migrations/2_bad.sql:4: invalid input syntax for type integer: "x"',
+        "The file was rolled back. Mend it and run the same command again.",
+    ]
+    assert repository.history() == {"1": State.APPLIED}
+    assert repository.rows("select tablename from pg_tables where schemaname = 'proj_shop' order by 1") == [
+        ("good",),
+        ("supabase_migrations",),
+    ]
+    repository.write(_2_bad="create table half (a int);")
+    assert repository.up() == ["2", "3"]
+
+
+def test_a_deferred_constraint_fails_the_file_that_broke_it(repository: Repository) -> None:
+    repository.write(
+        _1_a="create table p (a int primary key); create table c (a int references p deferrable initially deferred);",
+        _2_b="insert into c values (1);",
+    )
+    with pytest.raises(MigrationError, match=r"2_b\.sql: insert or update on table \"c\" violates foreign key"):
+        repository.up()
+    assert repository.history() == {"1": State.APPLIED}
+
+
+def test_nothing_at_all_runs_if_a_later_file_names_another_project(repository: Repository) -> None:
+    repository.write(_1_a="create table a ();", _2_b="create view b as select * from proj_rival.secrets;")
+    with pytest.raises(MigrationError, match=r"other-projects: .*\n    2_b\.sql:1 proj_rival\.secrets"):
+        repository.up()
+    assert repository.history() == {}
+
+
+ORDINARY = """\
+-- As a project with a Supabase of its own writes it.
+create extension if not exists plpgsql with schema public;
+create type public.mood as enum ('ok', 'low');
+create table public.notes (
+    id bigint generated always as identity primary key, owner uuid default auth.uid(), mood public.mood, body text
+);
+alter table public.notes enable row level security;
+create policy "own notes" on public.notes for all to authenticated
+    using ((select auth.uid()) = owner and auth.role() = 'authenticated');
+grant all on table public.notes to anon, authenticated;
+grant usage on schema public to anon, authenticated;
+alter table public.notes owner to postgres;
+create function public.count_notes() returns bigint language plpgsql security definer set search_path = public as $$
+begin
+    return (select count(*) from public.notes);
+end $$;
+do $$ begin
+    if not exists (select from pg_type where typname = 'level') then
+        create type public.level as enum ('x');
+    end if;
+end $$;
+"""
+
+
+def test_a_file_written_for_a_supabase_of_its_own_is_refused_as_it_is(repository: Repository) -> None:
+    repository.write(_1_a=ORDINARY)
+    with pytest.raises(
+        MigrationError, match=r"or run with --adapt\n    1_a\.sql:3 public\.mood\n    1_a\.sql:4 public\.notes"
+    ):
+        repository.up()
+
+
+def test_adapted_it_works_as_it_would_there(repository: Repository) -> None:
+    with repository.plane.admin() as admin:
+        admin.execute("drop type if exists proj_rival.level; create type proj_rival.level as enum ('theirs')")
+    repository.write(_1_a=ORDINARY)
+    assert repository.up(adapt=True) == ["1"]
+    assert repository.rows("select adapted from proj_shop.supabase_migrations") == [(True,)]
+    # The guard asked for its own schema: the rival's type of that name did not count.
+    assert repository.rows("select to_regtype('proj_shop.level')::text") == [("proj_shop.level",)]
+    claims = {"role": "proj_shop_authenticated", "sub": "6f1c8a52-0000-4000-8000-000000000001"}
+    with repository.plane.admin() as admin:
+        admin.execute("set local role proj_shop_authenticated")
+        admin.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+        admin.execute("insert into proj_shop.notes (body) values ('mine')")
+        admin.execute("insert into proj_shop.notes (body) values ('mine too')")
+        assert admin.execute("select count(*) from proj_shop.notes").fetchall() == [(2,)]
+        claims["sub"] = "6f1c8a52-0000-4000-8000-000000000002"
+        admin.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+        assert admin.execute("select count(*) from proj_shop.notes").fetchall() == [(0,)]
+        assert admin.execute("select proj_shop.count_notes()").fetchall() == [(2,)]
+    # `grant all` would have had TRUNCATE in it, which passes row-level security by.
+    rights = repository.rows(
+        "select distinct privilege_type from information_schema.role_table_grants"
+        " where table_schema = 'proj_shop' and table_name = 'notes' and grantee = 'proj_shop_anon' order by 1"
+    )
+    assert [right for (right,) in rights] == ["DELETE", "INSERT", "SELECT", "UPDATE"]
+
+
+def test_a_table_of_a_project_may_refer_to_the_users_of_auth(repository: Repository) -> None:
+    repository.write(_1_a="create table profiles (id uuid primary key references auth.users on delete cascade);")
+    assert repository.up() == ["1"]
+    with repository.plane.admin() as admin:
+        admin.execute("set local role supabase_auth_admin")
+        admin.execute("insert into auth.users (id) values ('6f1c8a52-0000-4000-8000-00000000000a')")
+        admin.execute("set local role proj_shop_service_role")
+        admin.execute("insert into proj_shop.profiles values ('6f1c8a52-0000-4000-8000-00000000000a')")
+        admin.execute("set local role supabase_auth_admin")
+        admin.execute("delete from auth.users")
+        admin.execute("set local role proj_shop_service_role")
+        assert admin.execute("select count(*) from proj_shop.profiles").fetchall() == [(0,)]
+
+
+def test_what_is_left_out_is_chosen_by_name(repository: Repository) -> None:
+    text = "create table public.t ();\ncreate trigger new_user after insert on auth.users execute function f();"
+    repository.write(_1_a=text)
+    with pytest.raises(
+        MigrationError, match=r"auth: projects may refer to auth\.users \(id\).*\n    1_a\.sql:2 auth\.users"
+    ):
+        repository.up(adapt=True)
+    assert repository.up(adapt=True, leave_out=frozenset({Boundary.AUTH})) == ["1"]
+
+
+def test_an_index_is_built_concurrently_outside_of_a_transaction(repository: Repository) -> None:
+    repository.write(_1_a="create table t (a int);", _2_b="create index concurrently if not exists i on t (a);")
+    assert repository.up() == ["1", "2"]
+    assert repository.rows("select indisvalid from pg_index where indexrelid = 'proj_shop.i'::regclass") == [(True,)]
+
+
+def test_a_file_without_a_transaction_goes_on_where_it_failed(repository: Repository) -> None:
+    text = "-- dataplane: no-transaction\ninsert into t values (1);\ninsert into t values ('x');\ninsert into t values (3);"
+    repository.write(_1_a="create table t (a int);", _2_b=text)
+    with pytest.raises(MigrationError, match=r"2_b\.sql:3: .*\nThe statements before it have run\. Mend it and run"):
+        repository.up()
+    assert repository.history() == {"1": State.APPLIED, "2": State.STARTED}
+    repository.write(_2_b=text.replace("(1)", "(7)"))
+    with pytest.raises(MigrationError, match="its first 1 statements have run and were others: put them back"):
+        repository.up()
+    repository.write(_2_b=text.replace("'x'", "2"))
+    assert repository.up() == ["2"]
+    assert repository.rows("select a from proj_shop.t order by 1") == [(1,), (2,), (3,)]
+    assert repository.history() == {"1": State.APPLIED, "2": State.APPLIED}
+
+
+def test_files_and_history_that_diverge_are_refused_with_the_way_out(repository: Repository) -> None:
+    repository.write(_1_a="create table a ();", _3_c="create table c ();")
+    repository.up()
+    repository.write(_1_a="create table a (); -- later")
+    with pytest.raises(
+        MigrationError, match=r"changed since they were applied: 1_a\.sql\. .*`migrate repair --applied 1`"
+    ):
+        repository.up()
+    with repository.migrator() as migrator:
+        migrator.repair(migration_files(repository.supabase), ["1"], applied=True)
+    assert repository.up() == []
+
+    repository.write(_2_b="create table b ();")
+    with pytest.raises(
+        MigrationError, match=r"older than the last one applied \(3_c\.sql\): 2_b\.sql\..*--include-all"
+    ):
+        repository.up()
+    assert repository.up(include_all=True) == ["2"]
+
+    (repository.supabase / "migrations" / "2_b.sql").unlink()
+    with pytest.raises(MigrationError, match=r"migrations without a file: 2\..*`migrate repair --reverted 2`"):
+        repository.up()
+    with repository.migrator() as migrator:
+        migrator.repair(migration_files(repository.supabase), ["2"], applied=False)
+    assert repository.up() == []
+
+
+def test_a_baseline_is_noted_and_not_run(repository: Repository) -> None:
+    repository.write(_1_a="select 1/0;", _2_b="select 1/0;", _3_c="create table c ();")
+    with repository.migrator() as migrator:
+        files = migration_files(repository.supabase)
+        assert [file.version for file in migrator.baseline(files, "2")] == ["1", "2"]
+        assert migrator.baseline(files, "2_b.sql") == []
+        with pytest.raises(MigrationError, match="there is no migration 9; there are: 1, 2, 3"):
+            migrator.baseline(files, "9")
+    assert repository.up() == ["3"]
+    assert repository.history() == {"1": State.BASELINE, "2": State.BASELINE, "3": State.APPLIED}
+
+
+def test_what_a_file_sets_for_its_session_is_not_the_next_ones(repository: Repository) -> None:
+    repository.write(
+        _1_a="select pg_catalog.set_config('search_path', '', false); set statement_timeout = '1ms';",
+        _2_b="create table here as select current_setting('statement_timeout') as timeout;",
+    )
+    repository.up()
+    assert repository.rows("select timeout from proj_shop.here") == [("10min",)]
+
+
+def test_two_runs_at_once_take_turns(repository: Repository) -> None:
+    repository.write(_1_a="create table t (a int); select pg_sleep(1);")
+    repository.write(**{f"_{n}_x": f"insert into t values ({n}); select pg_sleep(0.1);" for n in range(2, 7)})
+    with ThreadPoolExecutor(3) as pool:
+        applied = [version for run in [pool.submit(repository.up) for _ in range(3)] for version in run.result()]
+    assert sorted(applied) == ["1", "2", "3", "4", "5", "6"]
+    assert repository.rows("select a from proj_shop.t order by 1") == [(n,) for n in range(2, 7)]
+
+
+def test_a_run_that_has_to_wait_too_long_says_for_what(repository: Repository) -> None:
+    repository.write(_1_a="create table t ();")
+    repository.up()
+    repository.write(_2_b="select pg_sleep(4);")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(repository.up)
+        assert wait_until(
+            lambda: bool(repository.rows("select from pg_stat_activity where query ~ '^select pg_sleep'")), 20
+        )
+        with pytest.raises(
+            MigrationError, match="another run of shop's migrations has been under way for 1 s: wait for it"
+        ):
+            repository.up(Limits(turn_seconds=1))
+        assert first.result() == ["2"]
+
+
+def test_another_tenant_cannot_hold_a_run_up(repository: Repository) -> None:
+    repository.write(_1_a="create table t ();")
+    repository.up()
+    rival = repository.plane.lease("rival", AccessLevel.OWNER)
+    with psycopg.connect(rival.connection_string) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        session.execute("lock table proj_shop.supabase_migrations")
+
+
+def test_a_table_in_use_is_not_waited_for_while_others_wait_behind(repository: Repository) -> None:
+    repository.write(_1_a="create table t ();")
+    repository.up()
+    repository.write(_2_b="alter table t add column a int;")
+    with repository.plane.admin() as reader:
+        reader.execute("lock table proj_shop.t in access share mode")
+        began = time.monotonic()
+        with pytest.raises(MigrationError, match=r"2_b\.sql:1: .*lock timeout\n  Somebody holds a lock on the table"):
+            repository.up(Limits(lock_seconds=1))
+        assert time.monotonic() - began < 8
+    assert repository.up() == ["2"]
+
+
+def test_a_statement_that_takes_too_long_is_cancelled(repository: Repository) -> None:
+    repository.write(_1_a="select pg_sleep(30);")
+    with pytest.raises(
+        MigrationError, match=r"1_a\.sql:1: canceling statement .*\n  It took longer than --statement-timeout"
+    ):
+        repository.up(Limits(statement_seconds=1))
+
+
+def test_a_migration_may_take_longer_than_a_lease_lasts(repository: Repository) -> None:
+    repository.write(_1_a="create table t (); select pg_sleep(14);")
+    assert repository.up() == ["1"]
+
+
+def test_the_lease_is_given_back_at_the_end(repository: Repository) -> None:
+    repository.write(_1_a="create table t ();")
+    repository.up()
+    assert wait_until(lambda: not repository.rows("select from pg_roles where rolname ~ '^lease_proj_shop_owner'"), 5)
+
+
+def test_the_history_is_nothing_for_the_api(repository: Repository) -> None:
+    repository.write(_1_a="create table t ();")
+    repository.up()
+    for level in (AccessLevel.ANON, AccessLevel.AUTHENTICATED, AccessLevel.SERVICE_ROLE):
+        lease = repository.plane.lease("shop", level, "olga")
+        with psycopg.connect(lease.connection_string) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("select * from supabase_migrations")
+
+
+def test_who_may_not_be_owner_may_not_migrate(repository: Repository) -> None:
+    data_plane = LocalDataPlane(repository.plane.workplace)
+    client = data_plane.client("shop", AccessLevel.OWNER, "vera")
+    with (
+        pytest.raises(LeaseError, match="you may not use shop as owner"),
+        owner_session(client, data_plane.binding("shop")),
+    ):
+        pass
+
+
+def test_seeds_run_with_the_same_walls(repository: Repository) -> None:
+    repository.write(_1_a="create table t (a int primary key);")
+    repository.up()
+    seed = repository.supabase / "seed.sql"
+    seed.write_text("insert into public.t values (1) on conflict do nothing;\n")
+    with repository.migrator(adapt=True) as migrator:
+        migrator.seed(seed_files(repository.supabase))
+        migrator.seed(seed_files(repository.supabase))
+        seed.write_text("insert into t values (2);\ninsert into auth.users (id) values (gen_random_uuid());\n")
+        with pytest.raises(MigrationError, match=r"nothing was run:\n  auth: .*\n    seed\.sql:2 auth\.users"):
+            migrator.seed(seed_files(repository.supabase))
+    assert repository.rows("select a from proj_shop.t") == [(1,)]
+
+
+# Faults
+
+
+def test_postgresql_restarted_in_the_middle_loses_nothing_but_the_file_under_way(repository: Repository) -> None:
+    repository.write(
+        _1_a="create table a ();", _2_b="create table b (); select pg_sleep(20);", _3_c="create table c ();"
+    )
+    postgres = repository.plane.workplace.servers.postgres
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            repository.up()
+        except MigrationError as error:
+            failed.append(error)
+
+    running = threading.Thread(target=run)
+    running.start()
+    assert wait_until(
+        lambda: bool(repository.rows("select from pg_stat_activity where query ~ '^select pg_sleep'")), 20
+    )
+    postgres.stop()
+    postgres.start()
+    running.join(60)
+    message = str(failed[0])
+    assert "the connection was lost while 2_b.sql ran" in message
+    assert "1 files before it were applied. It was rolled back; run the same command again" in message
+    assert repository.history() == {"1": State.APPLIED}
+    repository.write(_2_b="create table b ();")
+    assert repository.up() == ["2", "3"]
+
+
+def test_postgresql_that_is_down_is_told_before_anything_runs(repository: Repository) -> None:
+    repository.write(_1_a="create table a ();")
+    postgres = repository.plane.workplace.servers.postgres
+    postgres.stop()
+    try:
+        with pytest.raises((LeaseError, MigrationError), match="shop"):
+            repository.up()
+    finally:
+        postgres.start()
+    assert repository.up() == ["1"]
+
+
+def test_openbao_sealed_in_the_middle_does_not_end_a_run(repository: Repository) -> None:
+    repository.write(_1_a="create table a (); select pg_sleep(5);")
+    openbao = repository.plane.workplace.servers.openbao
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(repository.up)
+        assert wait_until(
+            lambda: bool(repository.rows("select from pg_stat_activity where query ~ '^select pg_sleep'")), 20
+        )
+        openbao.client().sys.seal()
+        try:
+            assert first.result(30) == ["1"]
+            with pytest.raises(Exception, match="sealed"):
+                repository.up()
+        finally:
+            openbao.start()
+    assert repository.up() == []
+
+
+# The command
+
+
+class Command:
+    """`dataplane`, as a person runs it in the repository."""
+
+    def __init__(self, repository: Repository, log: Path) -> None:
+        self._folder = repository.supabase.parent
+        home = repository.plane.workplace.servers.home.path
+        self.environment = {
+            **os.environ,
+            "DATA_PLANE_HOME": str(home),
+            "DATA_PLANE_ENGINE": "embedded",
+            "PYTHONPATH": str(CHECKOUT),
+            "COLUMNS": "200",
+            LOG_VARIABLE: str(log),
+        }
+        self.environment.pop("VAULT_TOKEN", None)
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "connector",
+            "migrate",
+            arguments[0],
+            "-p",
+            "shop",
+            "--user",
+            "olga",
+            *arguments[1:],
+        ]
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.arguments(*arguments), cwd=self._folder, env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def started(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.arguments(*arguments),
+            cwd=self._folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+@pytest.fixture
+def migrate(repository: Repository, tmp_path: Path) -> Command:
+    return Command(repository, tmp_path / "audit.jsonl")
+
+
+def test_a_dry_run_shows_the_rewrite_and_changes_nothing(repository: Repository, migrate: Command) -> None:
+    repository.write(_1_a="create table public.t (a int);\ncreate schema if not exists public;\n")
+    shown = migrate("up", "--adapt", "--dry-run").stdout
+    assert "-create table public.t (a int);" in shown
+    assert "+create table proj_shop.t (a int);" in shown
+    assert "+-- left out: the project's schema is there" in shown
+    assert "1 migrations would be applied; 0 are" in shown
+    assert repository.rows("select from pg_tables where schemaname = 'proj_shop'") == []
+    assert "nothing was run:" in migrate("up", "--dry-run", code=1).stderr
+
+
+def test_the_command_migrates_tells_the_state_and_keeps_an_audit_log(
+    repository: Repository, migrate: Command, tmp_path: Path
+) -> None:
+    repository.write(_1_a="create table t (a int);")
+    done = migrate("up")
+    assert "1 migrations applied to proj_shop; 0 were before" in done.stdout
+    assert "Without a policy, so only owner and service role see rows: t" in done.stderr
+    repository.write(_2_b="create table u ();")
+    states = {row["version"]: row["state"] for row in json.loads(migrate("status", "--json").stdout)}
+    assert states == {"1": "applied", "2": "pending"}
+    migrate("baseline", "2")
+    migrate("repair", "--reverted", "2")
+    migrate("up")
+    assert [line.split()[2] for line in migrate("status").stdout.splitlines()[1:]] == ["applied", "applied"]
+    entries = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    ended = [(entry["action"], entry["outcome"]) for entry in entries if entry["event"] == "end"]
+    assert ended == [
+        ("migrate_up", "done"),
+        ("migrate_baseline", "done"),
+        ("migrate_repair", "done"),
+        ("migrate_up", "done"),
+    ]
+    assert entries[1]["applied"] == ["1"]
+    assert entries[0]["actor"] == "olga"
+
+
+def test_a_killed_run_leaves_a_state_from_which_the_same_command_goes_on(
+    repository: Repository, migrate: Command
+) -> None:
+    repository.write(_1_a="create table a ();", _2_b="create table b (); select pg_sleep(60);")
+    process = migrate.started("up")
+    assert wait_until(
+        lambda: bool(repository.rows("select from pg_stat_activity where query ~ '^select pg_sleep'")), 30
+    )
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Its session ends with its lease at the latest: nobody renews it any more.
+    gone = "select from pg_stat_activity where usename ~ '^lease_proj_shop_owner'"
+    assert wait_until(lambda: not repository.rows(gone), 40)
+    repository.write(_2_b="create table b ();")
+    assert "1 migrations applied to proj_shop; 1 were before" in migrate("up").stdout
+
+
+def test_an_interrupted_run_cancels_its_statement(repository: Repository, migrate: Command) -> None:
+    repository.write(_1_a="create table a (); select pg_sleep(60);")
+    process = migrate.started("up")
+    sleeping = "select from pg_stat_activity where query ~ '^select pg_sleep' and state = 'active'"
+    assert wait_until(lambda: bool(repository.rows(sleeping)), 30)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "interrupted; the same command can be run again" in said
+    assert not repository.rows(sleeping)
+    assert repository.history() == {}
+
+
+def test_a_migration_with_a_secret_in_it_is_not_printed(repository: Repository, migrate: Command) -> None:
+    repository.write(_1_a="create table t (a int check (a > 0), b text);\ninsert into t values (-1, 'hunter2-secret');")
+    said = migrate("up", code=1).stderr
+    assert "violates check constraint" in said
+    assert "hunter2-secret" not in said
+
+
+def test_an_extension_of_the_central_stack_can_be_used_and_none_made(
+    new_workplace: Callable[[dict[str, str]], Workplace], tmp_path: Path
+) -> None:
+    workplace = new_workplace({"shop.yaml": SHOP})
+    settings = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+    with workplace.servers.postgres.connect() as admin:
+        found = admin.execute("select name from pg_available_extensions where name in ('vector', 'hstore')").fetchall()
+    assert found, "this PostgreSQL has none of the extensions that the test knows"
+    ((extension,), *_) = found
+    settings.write_text(settings.read_text() + f"  supabase-data-plane:extensions: [{extension}]\n")
+    bring_up(workplace)
+    first, second = bring_up(workplace), bring_up(workplace)
+    assert [run.updated for run in (*first, *second)] == [0] * len([*first, *second])
+    repository = Repository(Plane(workplace), tmp_path)
+    value = "'[1,2]'" if extension == "vector" else "'a=>1'"
+    repository.write(
+        _1_a=f"create extension if not exists {extension} with schema extensions;\n"
+        f"create table t (v {extension} default {value});\ninsert into t default values;",
+        _2_b="create extension tablefunc;",
+    )
+    with pytest.raises(
+        MigrationError, match=r"extensions: ask for it in `extensions` .*\n    2_b\.sql:1 create extension tablefunc"
+    ):
+        repository.up()
+    (repository.supabase / "migrations" / "2_b.sql").unlink()
+    assert repository.up() == ["1"]
+    assert repository.rows("select count(*) from proj_shop.t") == [(1,)]
