@@ -21,5 +21,6 @@ if isinstance(settings, CellSettings):
     cell = Cell(settings.cell, CellArgs(platform=read_platform(settings.central_stack), projects=tenants))
     pulumi.export("tenants", cell.tenants)
 else:
-    central = SupabaseCentral("supabase", SupabaseCentralArgs.from_settings(settings, pulumi.Config(), checkout()))
+    arguments = SupabaseCentralArgs.from_settings(settings, pulumi.Config(), checkout(), projects)
+    central = SupabaseCentral("supabase", arguments)
     export_platform(central)

@@ -17,6 +17,7 @@ __all__ = [
     "JWKS_PATH",
     "LEASE_ISSUER",
     "PUBLISHABLE_KEY",
+    "SHARED_AUTHENTICATOR",
     "SIGNING_KEY",
     "SLUG_PATTERN",
     "TENANTS_SECRET",
@@ -50,6 +51,9 @@ SIGNING_KEY = "supabase"
 
 JWKS_PATH = "/v1/identity/oidc/.well-known/keys"
 """Where OpenBao serves the public halves of its signing keys to anybody."""
+
+SHARED_AUTHENTICATOR = "authenticator"
+"""The login of the PostgREST that serves all tenants but those with one of their own."""
 
 LEASE_ISSUER = "openbao_lease_issuer"
 """The login by which OpenBao asks PostgreSQL for leases; it may do nothing else there."""
@@ -98,6 +102,11 @@ class TenantNames:
         """The database role of a level; the lease role, token role, policy and group of that level have its name."""
         return f"{self.schema}_{level.value}"
 
+    @property
+    def authenticator(self) -> str:
+        """The login of a PostgREST that serves the tenant alone."""
+        return f"{self.schema}_{SHARED_AUTHENTICATOR}"
+
     def lease_path(self, level: AccessLevel) -> str:
         """The OpenBao path that issues a connection lease of this level when it is read."""
         return f"{DATABASE_MOUNT}/creds/{self.role(level)}"
@@ -126,4 +135,4 @@ class TenantNames:
 
     def identifiers(self) -> list[str]:
         """All database identifiers of the tenant, for length and collision checks."""
-        return [self.schema, *(self.role(level) for level in AccessLevel)]
+        return [self.schema, *(self.role(level) for level in AccessLevel), self.authenticator]

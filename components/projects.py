@@ -18,7 +18,7 @@ from ruamel.yaml.comments import CommentedMap
 from components.access import FractalOpsRole
 from components.documents import line_of, parse_mapping
 from components.durations import Duration, format_duration
-from components.naming import IDENTIFIER_MAX_BYTES, SLUG_PATTERN, TenantNames
+from components.naming import IDENTIFIER_MAX_BYTES, SHARED_AUTHENTICATOR, SLUG_PATTERN, TenantNames
 from components.problems import ConfigurationError, Problem, at_field, problems_of
 from components.sizes import Size
 from components.workloads import AppRole, ServiceAccount, Workload, WorkloadName
@@ -63,6 +63,17 @@ class SignUp(StrEnum):
 
     OPEN = "open"
     CLOSED = "closed"
+
+
+class Api(StrEnum):
+    """Which PostgREST serves a project: the one that all share, or one that serves no other.
+
+    SQL of a project's own that runs in the shared one can become every other project's API roles that it serves
+    (docs/operations.md#who-has-to-be-trusted).
+    """
+
+    SHARED = "shared"
+    DEDICATED = "dedicated"
 
 
 class _Strict(BaseModel):
@@ -139,6 +150,9 @@ class Project(_Strict):
     exposed: Annotated[
         bool, Field(strict=True, description="Whether the schema is served through the API gateway.")
     ] = True
+    api: Annotated[
+        Api, Field(description="Which PostgREST serves it: the one that projects share, or one of its own.")
+    ] = Api.SHARED
     lifecycle: Annotated[
         Lifecycle, Field(description="`detached` takes away all access and leases and keeps the data.")
     ] = Lifecycle.ATTACHED
@@ -187,10 +201,23 @@ class Project(_Strict):
                 raise at_field(field, "this field", f"`{service}` among managed_services, or this field removed")
         return self
 
+    @model_validator(mode="after")
+    def _an_api_of_its_own_serves(self) -> "Project":
+        if self.api is Api.DEDICATED and not self.exposed:
+            raise at_field("api", repr(self.api.value), "`exposed: true`, or this field removed")
+        return self
+
     @property
     def names(self) -> TenantNames:
         """The names of the tenant's objects."""
         return TenantNames(self.slug)
+
+    @property
+    def authenticator(self) -> str | None:
+        """The login of the PostgREST that serves the project; None while none does."""
+        if not self.exposed or self.lifecycle is not Lifecycle.ATTACHED:
+            return None
+        return self.names.authenticator if self.api is Api.DEDICATED else SHARED_AUTHENTICATOR
 
     def members(self, kind: Literal["users", "teams"]) -> Iterator[tuple[FractalOpsRole, str]]:
         """Every person or team of the project, with the role that it has; owners are users."""

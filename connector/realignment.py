@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from components.central.lease_engine import ISSUER_SECRET
-from components.central.service_logins import SERVICE_LOGINS, set_password
+from components.central.service_logins import logins_in, set_password
 from components.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MOUNT, LEASE_ISSUER
 from components.openbao import read_kv
 from components.providers import SUPABASE_SECRET
@@ -42,7 +42,7 @@ def realign(client: hvac.Client, connection: "psycopg.Connection[Any]") -> None:
         ConnectorError: if OpenBao does not know the password of its own login.
     """
     secrets = connector_secret(client)
-    passwords = {login: secrets[key] for login, key in SERVICE_LOGINS.items() if secrets.get(key)}
+    passwords = {login: secrets[key] for login, key in logins_in(secrets).items() if secrets[key]}
     issuer = connector_secret(client, ISSUER_SECRET).get("PASSWORD")
     if issuer is None:
         raise ConnectorError(

@@ -23,7 +23,7 @@ from components.central.connector_secrets import (
     new_signing_key,
     public_keys,
 )
-from components.central.service_logins import SERVICE_LOGINS, set_password
+from components.central.service_logins import logins_in, set_password
 from components.naming import CONNECTORS_MOUNT
 from components.openbao import read_kv, write_kv
 from components.providers import SUPABASE_SECRET
@@ -68,14 +68,15 @@ def rotate(client: hvac.Client, key: str, connect: Connect) -> Rotated:
         RotationError: if the key is not one that this program generates, or what it encrypts would be lost.
         psycopg.Error, hvac.exceptions.VaultError: if one of the servers refuses; the same command can be run again.
     """
-    kinds = {**SUPABASE_SECRETS, **CLUSTER_SECRETS}
     present, version = read_kv(client, CONNECTORS_MOUNT, SUPABASE_SECRET)
+    of_logins = logins_in(present)
+    kinds = {**dict.fromkeys(of_logins.values(), SecretKind.PASSWORD), **SUPABASE_SECRETS, **CLUSTER_SECRETS}
     _refuse(key, kinds, present)
     if key == _SIGNING_KEYS:
         changed, remark = _next_step(present)
     else:
         changed, remark = {key: generate(kinds[key], present)}, ""
-    logins = [login for login, of in SERVICE_LOGINS.items() if of == key]
+    logins = [login for login, of in of_logins.items() if of == key]
     if key == _ADMIN_KEY or logins:
         _finish_interrupted(client, present, version, connect)
     with connect(present[_ADMIN_KEY]) if key == _ADMIN_KEY or logins else nullcontext() as connection:

@@ -8,7 +8,14 @@ from typing import Any
 
 from pulumi_policy import Policy, Severity
 
-from components.naming import API_LEVELS, CONNECTORS_MOUNT, DATABASE_MOUNT, TENANTS_SECRET, AccessLevel
+from components.naming import (
+    API_LEVELS,
+    CONNECTORS_MOUNT,
+    DATABASE_MOUNT,
+    SHARED_AUTHENTICATOR,
+    TENANTS_SECRET,
+    AccessLevel,
+)
 from policies.central import CENTRAL_SETTINGS, is_central
 from policies.openbao_policies import PathRule, UnreadablePolicyError, read_policy
 from policies.rules import Config, Finding, Resource, is_unknown, resource_policy, stack_policy
@@ -25,9 +32,9 @@ _LEASE_ROLE = "vault:database/secretBackendRole:SecretBackendRole"
 _TOKEN_ROLE = "vault:identity/oidcRole:OidcRole"
 _POLICY = "vault:index/policy:Policy"
 _GROUP = "vault:identity/group:Group"
+_API_ACCESS = "pulumi-python:dynamic/tenant:TenantApiAccess"
 _REVOCATION = "pulumi-python:dynamic/tenant:LeaseRevocation"
 
-_AUTHENTICATOR = "authenticator"
 _TENANT = re.compile(r"proj_[a-z][a-z0-9_]*")
 _LEVELS = sorted((level.value for level in AccessLevel), key=len, reverse=True)
 # What a tenant's role may be a member of, by level: the platform's own, as ProjectTenant gives them.
@@ -65,6 +72,11 @@ def _is_tenant_schema(name: str) -> bool:
     return bool(_TENANT.fullmatch(name))
 
 
+def _serves(role: str, schema: str) -> bool:
+    """Whether a role is the login of a PostgREST that may serve a tenant: the shared one, or the tenant's own."""
+    return role in {SHARED_AUTHENTICATOR, f"{schema}_{SHARED_AUTHENTICATOR}"}
+
+
 def _is_public(role: object) -> bool:
     return isinstance(role, str) and role.strip().strip('"').lower() == "public"
 
@@ -81,6 +93,10 @@ def _grants_inside(resource: Resource, config: Config) -> Iterable[str]:
         yield from _default_privileges(resource.properties)
     elif resource.type == _GRANT_ROLE:
         yield from _membership(resource.properties)
+    elif resource.type == _API_ACCESS:
+        schema, login = (_text(resource.properties.get(key)) for key in ("tenant", "login"))
+        if login and not _serves(login, schema):
+            yield f"{login} becomes a member of the roles of {schema}: only the login of its API may"
     elif resource.type == _ROLE:
         yield from _memberships_of(resource.properties)
 
@@ -92,7 +108,10 @@ def _grant(properties: Mapping[str, Any]) -> Iterator[str]:
             on = schema or f"the {properties.get('objectType', 'database')}"
             yield f"a grant on {on} is not inside a tenant's schema"
         elif (
-            role and role != _AUTHENTICATOR and not _is_public(role) and (tenant_and_level(role) or ("",))[0] != schema
+            role
+            and not _serves(role, schema)
+            and not _is_public(role)
+            and (tenant_and_level(role) or ("",))[0] != schema
         ):
             yield f"{role} is no role of the tenant {schema}"
     if _on(properties.get("withGrantOption")):
@@ -120,10 +139,10 @@ def _membership(properties: Mapping[str, Any]) -> Iterator[str]:
     if not role or not granted:
         return
     if tenant is None:
-        if tenant_and_level(role) or role == _AUTHENTICATOR:
+        if tenant_and_level(role) or role == SHARED_AUTHENTICATOR:
             yield f"{role} becomes a member of {granted}, which is no tenant's role"
-    elif role != _AUTHENTICATOR:
-        yield f"{role} becomes a member of {granted}: only `{_AUTHENTICATOR}` may, for the API"
+    elif not _serves(role, tenant[0]):
+        yield f"{role} becomes a member of {granted}: only the login of its API may"
 
 
 def _memberships_of(properties: Mapping[str, Any]) -> Iterator[str]:
@@ -349,14 +368,14 @@ def _group(properties: Mapping[str, Any]) -> Iterator[str]:
 
 def _exposed(resource: Resource, _config: Config) -> Iterable[str]:
     properties = resource.properties
-    if resource.type == _GRANT and properties.get("role") == _AUTHENTICATOR:
-        schema = _text(properties.get("schema"))
+    login, schema = _text(properties.get("role")), _text(properties.get("schema"))
+    if resource.type == _GRANT and (_serves(login, schema) or login == SHARED_AUTHENTICATOR):
         kind = properties.get("objectType")
         if not _is_tenant_schema(schema) and not is_unknown(properties.get("schema")):
             yield f"{schema or 'what is no schema'} would be served by the API"
         if kind != "schema" or set(_texts(properties.get("privileges"))) - {"USAGE"}:
-            yield f"{_AUTHENTICATOR} gets more of {schema} than that it is served"
-    elif resource.type == _GRANT_ROLE and properties.get("role") == _AUTHENTICATOR:
+            yield f"{login} gets more of {schema} than that it is served"
+    elif resource.type == _GRANT_ROLE and login.endswith(SHARED_AUTHENTICATOR):
         tenant = tenant_and_level(_text(properties.get("grantRole")))
         if tenant and tenant[1] == "owner":
             yield f"the API could become {properties.get('grantRole')}, which owns the schema"
@@ -386,13 +405,13 @@ def _parts(schema: str) -> Iterator[_Part]:
         yield _Part(_GROUP, (role(level),), f"group {role(level)}")
     for level in API_LEVELS:
         yield _Part(_TOKEN_ROLE, (role(level),), f"token role {role(level)}")
-        yield _Part(_GRANT_ROLE, (_AUTHENTICATOR, role(level)), f"membership of {_AUTHENTICATOR} in {role(level)}")
         yield _Part(_GRANT, (schema, "schema", role(level)), f"grant of {schema} to {role(level)}")
         for kind in ("table", "sequence", "function"):
             yield _Part(
                 _DEFAULTS[0], (role("owner"), kind, role(level)), f"default privileges on {kind}s for {role(level)}"
             )
-    yield _Part(_GRANT, (schema, "schema", _AUTHENTICATOR), f"grant of {schema} to {_AUTHENTICATOR}")
+    yield _Part(_API_ACCESS, (schema,), f"who may assume the API roles of {schema}")
+    yield _Part(_GRANT, (schema, "schema", SHARED_AUTHENTICATOR), f"grant of {schema} to {SHARED_AUTHENTICATOR}")
     yield _Part(_DEFAULTS[0], (role("owner"), "function", "public"), "the default that nobody else executes functions")
     yield _Part(_REVOCATION, (schema,), f"revocation of the leases of {schema}")
 
@@ -404,7 +423,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     _POLICY: ("name",),
     _GROUP: ("name",),
     _TOKEN_ROLE: ("name",),
-    _GRANT_ROLE: ("role", "grantRole"),
+    _API_ACCESS: ("tenant",),
     _GRANT: ("schema", "objectType", "role"),
     _DEFAULTS[0]: ("owner", "objectType", "role"),
     _REVOCATION: ("tenant",),

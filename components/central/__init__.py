@@ -18,21 +18,23 @@ import pulumi
 import pulumi_vault as vault
 
 from components.catalog import Catalog, load_catalog
-from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets
+from components.central.api_logins import ApiLogins
+from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, ConnectorSecrets, SecretKind
 from components.central.extensions import Extensions
 from components.central.internal_schemas import InternalSchemas
 from components.central.lease_engine import LeaseEngine, LeaseEngineArgs
 from components.central.platform_sql import PLATFORM_SCHEMA, PlatformSql
 from components.central.pooler import pooler_endpoint
-from components.central.service_logins import ServiceLogins
+from components.central.service_logins import ServiceLogins, own_login_key, service_logins
 from components.central.service_secrets import ServiceSecretCopy
 from components.central.services import Foundation, FoundationArgs, Services, ServicesArgs, required_secrets
 from components.central.verifying_keys import VerifyingKeys
 from components.central.workload_logins import WorkloadLogins
 from components.cluster_settings import ClusterSettings
-from components.naming import CONNECTORS_MOUNT, JWKS_PATH, PUBLISHABLE_KEY, SIGNING_KEY, TENANTS_SECRET
+from components.naming import CONNECTORS_MOUNT, JWKS_PATH, PUBLISHABLE_KEY, SIGNING_KEY, TENANTS_SECRET, TenantNames
 from components.platform import DatabaseEndpoint, Platform, PoolerEndpoint
 from components.postgres import DatabaseConnection
+from components.projects import Api, Project
 from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
 from components.settings import CentralSettings, DatabaseSettings, LoginSettings, WorkloadLoginSettings
 
@@ -69,15 +71,20 @@ class SupabaseCentralArgs:
     pooler: PoolerEndpoint | None = None
     existing_password: pulumi.Input[str] | None = None
     """Password of the database's superuser where the database was there first; adopted into ``connectors/supabase``."""
+    served_apart: Sequence[TenantNames] = ()
+    """The tenants with a PostgREST of their own."""
     cluster: ClusterArgs | None = None
     """Without it there is no more than what tenants need of the database and of OpenBao."""
 
     @classmethod
-    def from_settings(cls, settings: CentralSettings, config: pulumi.Config, root: Path) -> "SupabaseCentralArgs":
+    def from_settings(
+        cls, settings: CentralSettings, config: pulumi.Config, root: Path, projects: Sequence[Project]
+    ) -> "SupabaseCentralArgs":
         """The arguments that a central stack's configuration gives.
 
         Args:
             root: the checkout.
+            projects: all of the environment.
 
         Raises:
             ConfigurationError: if a service has no image, or the data beside the stacks cannot be used.
@@ -99,6 +106,7 @@ class SupabaseCentralArgs:
             workload_login=settings.workload_login,
             pooler=pooler_endpoint(settings),
             existing_password=config.get_secret("databaseAdminPassword"),
+            served_apart=[project.names for project in projects if project.api is Api.DEDICATED],
             cluster=_cluster_args(settings, root),
         )
 
@@ -147,7 +155,7 @@ class SupabaseCentral(pulumi.ComponentResource):
             address=args.openbao_address,
             mount=connectors.path,
             path=SUPABASE_SECRET,
-            kinds={**SUPABASE_SECRETS, **(CLUSTER_SECRETS if args.cluster else {})},
+            kinds={**SUPABASE_SECRETS, **(_cluster_secrets(args.served_apart) if args.cluster else {})},
             required=required_secrets(args.cluster.settings) if args.cluster else {},
             adopted=adopted,
             opts=pulumi.ResourceOptions.merge(child, kept),
@@ -162,7 +170,7 @@ class SupabaseCentral(pulumi.ComponentResource):
             keys=[PUBLISHABLE_KEY],
             opts=child,
         )
-        foundation = _foundation(name, args.cluster, openbao, secrets, child)
+        foundation = _foundation(name, args, openbao, secrets, child)
         password = read_secret(openbao, secrets.path, "POSTGRES_PASSWORD", parent=self)
         connection = DatabaseConnection(args.endpoint, password)
         # Whatever is put into PostgreSQL is put there once it is up.
@@ -195,6 +203,12 @@ class SupabaseCentral(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[leases.issuer, *([internal] if internal else [])], retain_on_delete=True
             ),
+        )
+        own_logins = ApiLogins(
+            f"{name}-api-logins",
+            database=connection,
+            logins=[names.authenticator for names in args.served_apart],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
         )
         Extensions(f"{name}-extensions", args.extensions, database, args.endpoint.name, [platform_objects], opts=child)
         key = vault.identity.OidcKey(
@@ -249,30 +263,36 @@ class SupabaseCentral(pulumi.ComponentResource):
                 database=args.endpoint.name,
                 username=args.endpoint.admin_user,
                 sslmode=args.endpoint.sslmode,
+                logins=service_logins(args.served_apart),
                 # The file makes those that the database does not have.
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects]),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[platform_objects, own_logins]),
             )
             Services(name, ServicesArgs(foundation, after=[logins, internal, key]), opts=child)
         self.register_outputs({"jwksUrl": self.jwks_url, "preConfig": self.pre_config})
 
 
+def _cluster_secrets(served_apart: Sequence[TenantNames]) -> dict[str, SecretKind]:
+    return {**CLUSTER_SECRETS, **{own_login_key(names): SecretKind.PASSWORD for names in served_apart}}
+
+
 def _foundation(
     name: str,
-    args: ClusterArgs | None,
+    args: SupabaseCentralArgs,
     openbao: vault.Provider,
     secrets: ConnectorSecrets,
     opts: pulumi.ResourceOptions,
 ) -> Foundation | None:
-    if args is None:
+    if args.cluster is None:
         return None
     foundation = FoundationArgs(
-        settings=args.settings,
-        catalog=args.catalog,
+        settings=args.cluster.settings,
+        catalog=args.cluster.catalog,
         openbao=openbao,
-        openbao_address=args.openbao_address,
+        openbao_address=args.cluster.openbao_address,
         secrets=secrets,
-        database=args.database,
-        public_url=args.public_url,
+        database=args.cluster.database,
+        public_url=args.cluster.public_url,
+        served_apart=tuple(args.served_apart),
     )
     return Foundation(name, foundation, opts=opts)
 

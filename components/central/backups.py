@@ -22,7 +22,7 @@ import pulumi_kubernetes as k8s
 from components.backup_settings import S3_KEYS, BackupSettings, store_variables
 from components.catalog import Service
 from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, Cluster, service_name
-from components.central.service_logins import SERVICE_LOGINS
+from components.central.service_logins import service_logins
 from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
 from components.central.workload import checksum, container, pod_spec
 from components.cluster_settings import DatabaseMode
@@ -169,7 +169,7 @@ class Backups(pulumi.ComponentResource):
             opts=self._on_cluster,
         )  # fmt: skip
         # The services' passwords are for a restore, which brings back those of another time.
-        passwords = {"POSTGRES_PASSWORD", *SERVICE_LOGINS.values()}
+        passwords = {"POSTGRES_PASSWORD", *service_logins(cluster.served_apart).values()}
         secret = ServiceSecret(
             name,
             service,
@@ -314,7 +314,11 @@ class Backups(pulumi.ComponentResource):
 
     def _restore(self) -> None:
         cluster = self._cluster
-        logins = {cluster.admin_user: "POSTGRES_PASSWORD", "postgres": "POSTGRES_PASSWORD", **SERVICE_LOGINS}
+        logins = {
+            cluster.admin_user: "POSTGRES_PASSWORD",
+            "postgres": "POSTGRES_PASSWORD",
+            **service_logins(cluster.served_apart),
+        }
         variables = {
             "PGDATA": f"/volume/{_DATA_IN_VOLUME}",
             "RESTORE_DATABASE": cluster.database_name,

@@ -19,6 +19,7 @@ import pulumi_kubernetes as k8s
 
 from components.catalog import Catalog, Service
 from components.cluster_settings import ClusterSettings, DatabaseMode
+from components.naming import TenantNames
 
 __all__ = ["CLOUD_NATIVE_PG_CLUSTER", "PORTS", "Cluster", "Place", "PodSecurity", "place_of", "service_name"]
 
@@ -39,6 +40,8 @@ PORTS: Mapping[Service, Mapping[str, int]] = {
 }
 """The ports that each service listens on: those of Supabase's compose file, and those for probes and metrics."""
 
+_APART = frozenset({Service.REST})
+"""The services of which a project may have an instance of its own. All instances may talk to the same others."""
 
 CLOUD_NATIVE_PG_CLUSTER = "supabase-postgres"
 """CloudNativePG's Cluster; its primary is at the Service of that name with ``-rw``."""
@@ -80,9 +83,13 @@ def place_of(service: Service) -> Place:
             return Place.SERVICES
 
 
-def service_name(service: Service) -> str:
-    """The name of everything that a service consists of."""
-    return f"supabase-{service}"
+def service_name(service: Service, apart: str | None = None) -> str:
+    """The name of everything that a service consists of.
+
+    Args:
+        apart: the project that it is for, where it is an instance for one project alone.
+    """
+    return f"supabase-{service}" if apart is None else f"supabase-{service}-{apart}"
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,8 @@ class Cluster:
     """As the services use it."""
     public_url: pulumi.Input[str]
     """The gateway's URL from outside, without a path."""
+    served_apart: tuple[TenantNames, ...] = ()
+    """The tenants with a PostgREST of their own."""
 
     def namespace_name(self, service: Service) -> str:
         """The name of the namespace that a service lives in."""
@@ -113,18 +122,19 @@ class Cluster:
         """The same, known once it is there."""
         return self.namespaces[place_of(service)]
 
-    def host(self, service: Service) -> str:
+    def host(self, service: Service, apart: str | None = None) -> str:
         """The name under which Pods of every namespace reach a service."""
-        return f"{service_name(service)}.{self.namespace_name(service)}.svc"
+        return f"{service_name(service, apart)}.{self.namespace_name(service)}.svc"
 
     def url(self, service: Service, port: str = "http") -> str:
         """A service's URL inside of the cluster, without a path."""
         return f"http://{self.host(service)}:{PORTS[service][port]}"
 
-    def labels(self, service: Service) -> dict[str, str]:
+    def labels(self, service: Service, apart: str | None = None) -> dict[str, str]:
         """The labels of everything that belongs to a service."""
         return {
-            **self.selector(service),
+            **self.selector(service, apart),
+            **(self.pods(service) if service in _APART else {}),
             "app.kubernetes.io/managed-by": "pulumi",
             "app.kubernetes.io/version": self.catalog.version(service),
         }
@@ -134,12 +144,14 @@ class Cluster:
         if service is Service.DATABASE and self.settings.database.mode is DatabaseMode.CLOUD_NATIVE_PG:
             # The operator's own: it does not bear its other labels being changed (cloudnative-pg issue 11438).
             return {"cnpg.io/cluster": CLOUD_NATIVE_PG_CLUSTER}
+        if service in _APART:
+            return {"app.kubernetes.io/component": str(service), "app.kubernetes.io/part-of": "supabase"}
         return self.selector(service)
 
     @staticmethod
-    def selector(service: Service) -> dict[str, str]:
-        """The labels by which a service's Pods are found; they never change."""
-        return {"app.kubernetes.io/name": service_name(service), "app.kubernetes.io/part-of": "supabase"}
+    def selector(service: Service, apart: str | None = None) -> dict[str, str]:
+        """The labels by which the Pods of one instance of a service are found; they never change."""
+        return {"app.kubernetes.io/name": service_name(service, apart), "app.kubernetes.io/part-of": "supabase"}
 
     def database_url(self, scheme: str, login: str, password: str, database: str | None = None) -> str:
         """A connection URL.

@@ -23,6 +23,7 @@ from components.central.kong_config import (
     kong_template,
 )
 from components.central.workload import Files, Metrics, Probes, ServiceArgs, Workload, WorkloadArgs, checksum
+from components.naming import API_LEVELS
 
 __all__ = ["Gateway", "kong_args"]
 
@@ -43,6 +44,11 @@ def kong_args(cluster: Cluster) -> KongConfigArgs:
             meta=cluster.url(Service.META) if settings.studio.enabled else None,
             functions=cluster.url(Service.FUNCTIONS) if settings.functions.enabled else None,
         ),
+        rest_by_role={
+            names.role(level): (cluster.host(Service.REST, names.slug), PORTS[Service.REST]["http"])
+            for names in cluster.served_apart
+            for level in API_LEVELS
+        },
         cors_origins=tuple(settings.gateway.cors_origins),
         api_body_mib=settings.gateway.body_limit,
         upload_mib=-(-settings.storage.file_size_limit_bytes // _MIB),

@@ -57,6 +57,7 @@ KONG_FILE = "kong.yml"
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _URL = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+_ROLE = re.compile(r"proj_[a-z0-9_]+")
 _SECRET_FIELD = re.compile(r"\{\{ \.[A-Z_]+ \}\}")
 _PREFLIGHT_SECONDS = 3600
 _FUNCTION_MILLISECONDS = 150_000
@@ -114,6 +115,8 @@ class KongConfigArgs:
     """
 
     upstreams: KongUpstreams = KongUpstreams()
+    rest_by_role: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host and port of the PostgREST that serves the tokens of a role, where that is not the one of all."""
     cors_origins: tuple[str, ...] = ("*",)
     """Origins whose pages may use the API, e.g. ``https://app.example.org``; none: no page of another origin may.
 
@@ -139,6 +142,9 @@ class KongConfigArgs:
         urls = (upstreams.auth, upstreams.rest, upstreams.realtime, upstreams.storage)
         for url in (*urls, *filter(None, (upstreams.studio, upstreams.meta, upstreams.functions))):
             _check(_URL.fullmatch(url), url, "an http(s) URL without a path")
+        for role, (host, port) in self.rest_by_role.items():
+            _check(_ROLE.fullmatch(role), role, "a tenant's role")
+            _check(_URL.fullmatch(f"http://{host}:{port}"), f"{host}:{port}", "a host and a port")
         if self.cors_origins != ("*",):
             for origin in self.cors_origins:
                 _check(_ORIGIN.fullmatch(origin), origin, 'an origin such as https://app.example.org, or "*" alone')
@@ -201,6 +207,30 @@ if no_user or authorization == "" then
   kong.service.request.clear_header("authorization")
 else
   kong.service.request.set_header("authorization", authorization)
+end
+"""
+
+# PostgREST verifies the token. This only finds the one that would believe it: with a role that somebody made up, a
+# request gets to a PostgREST that refuses it. Objects inside of the claims may have a `role`, too; all are looked at.
+_FIND_REST = """\
+local digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+local claims, value, bits = {}, 0, 0
+for digit in (authorization:match("^%%S+%%s+[%%w_-]+%%.([%%w_-]+)%%.") or ""):gmatch(".") do
+  value = value * 64 + digits:find(digit, 1, true) - 1
+  bits = bits + 6
+  if bits >= 8 then
+    bits = bits - 8
+    claims[#claims + 1] = string.char(math.floor(value / 2 ^ bits))
+    value = value %% 2 ^ bits
+  end
+end
+local upstreams = {%s}
+for role in table.concat(claims):gmatch('"role"%%s*:%%s*"([a-z0-9_]+)"') do
+  local upstream = upstreams[role]
+  if upstream then
+    kong.service.set_target(upstream[1], upstream[2])
+    break
+  end
 end
 """
 
@@ -373,7 +403,11 @@ def _auth(args: KongConfigArgs) -> Iterable[_Service]:
 
 def _rest(args: KongConfigArgs) -> Iterable[_Service]:
     base = args.upstreams.rest
-    keyed = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY)
+    keyed: tuple[str, ...] = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY)
+    if args.rest_by_role:
+        known = (f'{role} = {{"{host}", {port}}}' for role, (host, port) in sorted(args.rest_by_role.items()))
+        # Line by line, so that no two braces stand together: these are the template's.
+        keyed += (_FIND_REST % ("\n  " + ",\n  ".join(known) + ",\n"),)
     everyone = (_ANON, _ADMIN)
     yield _Service("rest-root", f"{base}/", ("~/rest/v1/$",), _plugins(args, groups=(_ADMIN,), lua=keyed))
     yield _Service("rest", f"{base}/", ("/rest/v1/",), _plugins(args, groups=everyone, lua=keyed))

@@ -11,8 +11,8 @@
 --   5  leases: the only functions by which logins come and go
 --   6  the other databases of the cluster are closed to leases
 --
--- The files beside this one are applied after it, in the same transaction: platform_keys.sql, platform_sign_in.sql,
--- platform_storage.sql, platform_pooler.sql, platform_drift.sql and platform_services.sql.
+-- The files beside this one are applied after it, in the same transaction: platform_api.sql, platform_keys.sql,
+-- platform_sign_in.sql, platform_storage.sql, platform_pooler.sql, platform_drift.sql and platform_services.sql.
 
 -- 1 -------------------------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ create table if not exists data_plane.verifying_keys (
 grant select on data_plane.verifying_keys to authenticator;
 
 -- PGRST_DB_PRE_CONFIG. The base schemas come first because PostgREST serves the first one when a request names none;
--- a tenant is listed exactly when the authenticator itself, not a role it is a member of, has USAGE on its schema.
+-- a tenant is listed exactly when PostgREST's login itself, not a role it is a member of, has USAGE on its schema.
 -- Nothing is said of keys while there are none: an empty setting would take PostgREST's own secret away.
 create or replace function data_plane.pre_config() returns void
 language sql
@@ -167,7 +167,7 @@ as $$
         from pg_catalog.pg_namespace n
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
         where n.nspname like 'proj\_%'
-            and acl.grantee = 'authenticator'::pg_catalog.regrole
+            and acl.grantee = pg_catalog.quote_ident(current_user)::pg_catalog.regrole
             and acl.privilege_type = 'USAGE'
     ) as served
 $$;
@@ -242,7 +242,7 @@ declare
     foreigner record;
 begin
     for foreigner in
-        select n.nspname, acl.privilege_type,
+        select n.nspname, acl.privilege_type, acl.is_grantable and acl.grantee <> n.nspowner as is_grantable,
             case acl.grantee when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(acl.grantee)::text end as grantee
         from pg_catalog.pg_namespace n
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
@@ -251,12 +251,19 @@ begin
             -- Not a superuser to whom a hand has given the schema: that would hold up whoever puts it right.
             and pg_catalog.pg_get_userbyid(n.nspowner) = n.nspname || '_owner'
     loop
-        if foreigner.grantee <> 'authenticator'
-            and data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
+        -- PostgREST's login is let in by the platform, which makes it a member of the tenant's roles first.
+        if foreigner.privilege_type = 'USAGE' and not foreigner.is_grantable
+            and foreigner.grantee in ('authenticator', foreigner.nspname || '_authenticator')
+            and pg_catalog.pg_has_role(foreigner.grantee, foreigner.nspname || '_anon', 'member') then
+            continue;
+        end if;
+        -- Whoever may grant on is asked by nobody.
+        if foreigner.is_grantable or data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
             raise exception '% on schema % cannot be granted to %',
                 foreigner.privilege_type, foreigner.nspname, foreigner.grantee
                 using errcode = 'insufficient_privilege',
-                    hint = pg_catalog.format('Grant to %1$s_anon, %1$s_authenticated or %1$s_service_role.', foreigner.nspname);
+                    hint = pg_catalog.format(
+                        'Grant to %1$s_anon, %1$s_authenticated or %1$s_service_role, without grant option.', foreigner.nspname);
         end if;
     end loop;
 end

@@ -41,8 +41,8 @@ as $$
     select pg_catalog.replace(pg_catalog.substr(tenant, 6), '_', '-')
 $$;
 
--- The schema of a project that users can be members of and that is attached now: its API role is there, PostgREST may
--- assume it, and it may use the schema (which is what detaching takes away). Null for anything else.
+-- The schema of a project that users can be members of and that is attached now: its API role is there and may use the
+-- schema (which is what detaching takes away). Null for anything else.
 create or replace function data_plane.attached_tenant(project text) returns text
 language sql stable
 set search_path = ''
@@ -54,7 +54,6 @@ as $$
     where s.tenant = 'proj_' || pg_catalog.replace(project, '-', '_')
         and data_plane.slug_of(s.tenant) = project
         and data_plane.tenant_of(r.rolname) = s.tenant
-        and pg_catalog.pg_has_role('authenticator', r.oid, 'member')
         and pg_catalog.has_schema_privilege(r.oid, n.oid, 'usage')
 $$;
 

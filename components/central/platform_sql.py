@@ -16,6 +16,7 @@ __all__ = ["PLATFORM_SCHEMA", "PlatformSql", "PlatformSqlError", "platform_sql"]
 PLATFORM_SCHEMA = "data_plane"
 _FILES = (
     "platform.sql",
+    "platform_api.sql",
     "platform_keys.sql",
     "platform_sign_in.sql",
     "platform_storage.sql",

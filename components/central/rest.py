@@ -9,8 +9,10 @@ import pulumi
 from components.catalog import Service
 from components.central.cluster import PORTS
 from components.central.platform_sql import PLATFORM_SCHEMA
+from components.central.service_logins import SERVICE_LOGINS, own_login_key
 from components.central.service_secrets import secret_field
 from components.central.workload import Metrics, Probes, ServiceArgs, Workload, WorkloadArgs
+from components.naming import SHARED_AUTHENTICATOR, TenantNames
 
 __all__ = ["BASE_SCHEMAS", "EXTRA_SEARCH_PATH", "Rest"]
 
@@ -25,13 +27,26 @@ class Rest(pulumi.ComponentResource):
 
     Which schemas it serves and which keys it believes it learns from the database (``data_plane.pre_config``), again
     whenever the database says so; neither takes a restart.
+
+    Args:
+        apart: the one tenant that it serves; all others by default. Its login may become that tenant's roles alone, and
+            the gateway sends it what brings that tenant's tokens.
     """
 
-    def __init__(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        args: ServiceArgs,
+        opts: pulumi.ResourceOptions | None = None,
+        *,
+        apart: TenantNames | None = None,
+    ) -> None:
         super().__init__("supabase-data-plane:central:Rest", name, None, opts)
         cluster = args.cluster
         settings = cluster.settings.rest
-        login = cluster.database_url("postgres", "authenticator", secret_field("AUTHENTICATOR_PASSWORD"))
+        own_login = SHARED_AUTHENTICATOR if apart is None else apart.authenticator
+        password = SERVICE_LOGINS[SHARED_AUTHENTICATOR] if apart is None else own_login_key(apart)
+        login = cluster.database_url("postgres", own_login, secret_field(password))
         ports = PORTS[Service.REST]
         Workload(
             name,
@@ -39,6 +54,7 @@ class Rest(pulumi.ComponentResource):
             WorkloadArgs(
                 cluster=cluster,
                 access=args.access,
+                apart=None if apart is None else apart.slug,
                 replicas=settings.replicas,
                 user=_USER,
                 # Ready is: connected, and the schemas are known.
@@ -60,7 +76,7 @@ class Rest(pulumi.ComponentResource):
                     "PGRST_APP_SETTINGS_JWT_EXP": str(cluster.settings.auth.jwt_expiry),
                     "PGRST_LOG_LEVEL": "warn",
                 },
-                secret_keys=("AUTHENTICATOR_PASSWORD", "JWT_JWKS"),
+                secret_keys=(password, "JWT_JWKS"),
                 secret_env={
                     "PGRST_DB_URI": f"{login}?sslmode={cluster.sslmode}",
                     # Until the database's answer takes its place.

@@ -5,7 +5,8 @@ service can read. It is set from OpenBao, as a verifier that is computed here, s
 PostgreSQL's log nor in Pulumi's state.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import psycopg
@@ -15,10 +16,19 @@ from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, Resou
 
 from components import openbao
 from components.central.connector_secrets import SecretsMissingError
+from components.naming import TenantNames
 from components.openbao import read_kv
 from components.postgres import DatabaseUnavailableError, connect, explain
 
-__all__ = ["SERVICE_LOGINS", "ServiceLogins", "ServiceLoginsError", "set_password"]
+__all__ = [
+    "SERVICE_LOGINS",
+    "ServiceLogins",
+    "ServiceLoginsError",
+    "logins_in",
+    "own_login_key",
+    "service_logins",
+    "set_password",
+]
 
 SERVICE_LOGINS: Mapping[str, str] = {
     "authenticator": "AUTHENTICATOR_PASSWORD",
@@ -29,8 +39,25 @@ SERVICE_LOGINS: Mapping[str, str] = {
 }
 """Login → key of ``connectors/supabase``."""
 
+_OWN_LOGIN = re.compile(r"PROJ_[A-Z0-9_]+_AUTHENTICATOR_PASSWORD")
 _ADMIN_KEY = "POSTGRES_PASSWORD"
 _PLACE = ("host", "port", "database", "username", "sslmode")
+
+
+def own_login_key(names: TenantNames) -> str:
+    """The key of ``connectors/supabase`` with the password of a PostgREST that serves one tenant alone."""
+    return f"{names.authenticator.upper()}_PASSWORD"
+
+
+def service_logins(served_apart: Iterable[TenantNames]) -> dict[str, str]:
+    """Login → key, with those of the PostgRESTs that serve one tenant alone."""
+    return {**SERVICE_LOGINS, **{names.authenticator: own_login_key(names) for names in served_apart}}
+
+
+def logins_in(secret: Collection[str]) -> dict[str, str]:
+    """Login → key, of those keys that ``connectors/supabase`` has."""
+    own = {key.removesuffix("_PASSWORD").lower(): key for key in secret if _OWN_LOGIN.fullmatch(key)}
+    return {login: key for login, key in {**SERVICE_LOGINS, **own}.items() if key in secret}
 
 
 class ServiceLoginsError(RuntimeError):

@@ -148,6 +148,8 @@ class ServiceSecretArgs:
     labels: Mapping[str, str]
     account: pulumi.Resource
     """The service's account, as which External Secrets signs in."""
+    apart: str | None = None
+    """The project that it is for, where it is an instance for one project alone."""
 
 
 class ServiceSecret(pulumi.ComponentResource):
@@ -173,8 +175,8 @@ class ServiceSecret(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         in_openbao = pulumi.ResourceOptions(parent=self, provider=access.openbao)
         on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
-        self.secret_name = service_name(service)
-        path = f"{SUPABASE_SECRET}/{service}"
+        self.secret_name = own_name = service_name(service, args.apart)
+        path = f"{SUPABASE_SECRET}/{service}" if args.apart is None else f"{SUPABASE_SECRET}/{service}-{args.apart}"
 
         copy = ServiceSecretCopy(
             name,
@@ -188,15 +190,15 @@ class ServiceSecret(pulumi.ComponentResource):
         )
         policy = vault.Policy(
             name,
-            name=service_name(service),
+            name=own_name,
             policy=f'path "{CONNECTORS_MOUNT}/data/{path}" {{\n  capabilities = ["read"]\n}}\n',
             opts=in_openbao,
         )
         role = vault.kubernetes.AuthBackendRole(
             name,
             backend=access.auth_path,
-            role_name=service_name(service),
-            bound_service_account_names=[service_name(service)],
+            role_name=own_name,
+            bound_service_account_names=[own_name],
             bound_service_account_namespaces=[cluster.namespace_name(service)],
             audience=cluster.settings.openbao.audience,
             token_policies=[policy.name],
@@ -205,7 +207,7 @@ class ServiceSecret(pulumi.ComponentResource):
             opts=in_openbao,
         )
         metadata = {
-            "name": service_name(service),
+            "name": own_name,
             "namespace": cluster.namespace(service),
             "labels": dict(args.labels),
         }
@@ -214,7 +216,7 @@ class ServiceSecret(pulumi.ComponentResource):
             api_version="external-secrets.io/v1",
             kind="SecretStore",
             metadata=metadata,
-            spec={"provider": {"vault": self._vault(service, cluster, access, role)}},
+            spec={"provider": {"vault": self._vault(own_name, cluster, access, role)}},
             opts=pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[args.account])),
         )
         k8s.apiextensions.CustomResource(
@@ -224,7 +226,7 @@ class ServiceSecret(pulumi.ComponentResource):
             metadata=metadata,
             spec={
                 "refreshInterval": format_duration(cluster.settings.openbao.refresh),
-                "secretStoreRef": {"kind": "SecretStore", "name": service_name(service)},
+                "secretStoreRef": {"kind": "SecretStore", "name": own_name},
                 "target": {
                     "name": self.secret_name,
                     "creationPolicy": "Owner",
@@ -244,7 +246,7 @@ class ServiceSecret(pulumi.ComponentResource):
 
     @staticmethod
     def _vault(
-        service: Service, cluster: Cluster, access: SecretAccess, role: vault.kubernetes.AuthBackendRole
+        own_name: str, cluster: Cluster, access: SecretAccess, role: vault.kubernetes.AuthBackendRole
     ) -> dict[str, Any]:
         settings = cluster.settings.openbao
         provider: dict[str, Any] = {
@@ -255,7 +257,7 @@ class ServiceSecret(pulumi.ComponentResource):
                 "kubernetes": {
                     "mountPath": settings.auth_path,
                     "role": role.role_name,
-                    "serviceAccountRef": {"name": service_name(service), "audiences": settings.token_audiences},
+                    "serviceAccountRef": {"name": own_name, "audiences": settings.token_audiences},
                 }
             },
         }

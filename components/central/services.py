@@ -31,6 +31,7 @@ from components.central.studio import Studio
 from components.central.traffic import Traffic
 from components.central.workload import ServiceArgs
 from components.cluster_settings import ClusterSettings, DatabaseMode, StorageBackend
+from components.naming import TenantNames
 from components.settings import DatabaseSettings, checkout
 
 __all__ = ["Foundation", "FoundationArgs", "Services", "ServicesArgs", "required_secrets"]
@@ -77,6 +78,8 @@ class FoundationArgs:
     database: DatabaseSettings
     """As this program and OpenBao reach PostgreSQL, and the services where it is external."""
     public_url: str
+    served_apart: tuple[TenantNames, ...] = ()
+    """The tenants with a PostgREST of their own."""
 
 
 class Foundation(pulumi.ComponentResource):
@@ -111,6 +114,7 @@ class Foundation(pulumi.ComponentResource):
             admin_user=args.database.admin_user,
             sslmode=sslmode,
             public_url=args.public_url,
+            served_apart=args.served_apart,
         )
         self.access = SecretAccess(
             openbao=args.openbao,
@@ -157,6 +161,8 @@ class Services(pulumi.ComponentResource):
         for kind, make in _SERVICES.items():
             if cluster.runs(kind):
                 make(f"{name}-{kind}", service, child)
+        for names in cluster.served_apart:
+            Rest(f"{name}-{Service.REST}-{names.slug}", service, child, apart=names)
         Gateway(f"{name}-gateway", service, public_host(str(cluster.public_url)), opts=child)
         self.register_outputs({})
 

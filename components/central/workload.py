@@ -105,6 +105,8 @@ class WorkloadArgs:
     user: int
     """The numeric user that the container runs as; the image's own where it has one."""
     probes: Probes
+    apart: str | None = None
+    """The project that it is for, where it is an instance for one project alone."""
     group: int | None = None
     env: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     secret_keys: tuple[str, ...] = ()
@@ -155,10 +157,10 @@ class Workload(pulumi.ComponentResource):
         self, name: str, service: Service, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("supabase-data-plane:central:Workload", name, None, opts)
-        cluster = args.cluster
+        cluster, own_name = args.cluster, service_name(service, args.apart)
         on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
-        labels = cluster.labels(service)
-        metadata = {"name": service_name(service), "namespace": cluster.namespace(service), "labels": labels}
+        labels, selector = cluster.labels(service, args.apart), cluster.selector(service, args.apart)
+        metadata = {"name": own_name, "namespace": cluster.namespace(service), "labels": labels}
 
         account = k8s.core.v1.ServiceAccount(
             name, metadata=metadata, automount_service_account_token=False, opts=on_cluster
@@ -171,7 +173,9 @@ class Workload(pulumi.ComponentResource):
                     service,
                     cluster,
                     args.access,
-                    ServiceSecretArgs(args.secret_keys, {**args.secret_env, **args.secret_files}, labels, account),
+                    ServiceSecretArgs(
+                        args.secret_keys, {**args.secret_env, **args.secret_files}, labels, account, args.apart
+                    ),
                     opts=pulumi.ResourceOptions(parent=self),
                 )
             )
@@ -180,6 +184,7 @@ class Workload(pulumi.ComponentResource):
         pod = pod_spec(
             cluster,
             service,
+            apart=args.apart,
             user=args.user,
             group=args.group,
             grace_seconds=args.grace_seconds,
@@ -209,7 +214,7 @@ class Workload(pulumi.ComponentResource):
             spec={
                 "replicas": args.replicas,
                 "revision_history_limit": 5,
-                "selector": {"match_labels": cluster.selector(service)},
+                "selector": {"match_labels": selector},
                 "strategy": {"type": "Recreate"}
                 if args.recreate
                 else {"type": "RollingUpdate", "rolling_update": {"max_surge": 1, "max_unavailable": 0}},
@@ -231,7 +236,7 @@ class Workload(pulumi.ComponentResource):
             metadata=metadata,
             spec={
                 "type": "ClusterIP",
-                "selector": cluster.selector(service),
+                "selector": selector,
                 "ports": [
                     {"name": port, "port": number, "target_port": port, "protocol": "TCP"}
                     for port, number in PORTS[service].items()
@@ -245,15 +250,15 @@ class Workload(pulumi.ComponentResource):
                 metadata=metadata,
                 spec={
                     "max_unavailable": 1,
-                    "selector": {"match_labels": cluster.selector(service)},
+                    "selector": {"match_labels": selector},
                     # A Pod that is not ready serves nobody; draining its node should not wait for it.
                     "unhealthy_pod_eviction_policy": "AlwaysAllow",
                 },
                 opts=on_cluster,
             )
         if args.metrics is not None and cluster.settings.service_monitors:
-            _service_monitor(name, cluster, service, args.metrics, on_cluster)
-        self.register_outputs({"deployment": service_name(service)})
+            _service_monitor(name, metadata, selector, args.metrics, on_cluster)
+        self.register_outputs({"deployment": own_name})
 
     @staticmethod
     def _volumes(
@@ -271,13 +276,14 @@ class Workload(pulumi.ComponentResource):
                 items = [{"key": item, "path": item} for item in file.items]
                 volumes.append({"name": volume, "secret": {"secret_name": file.secret, "items": items}})
                 continue
-            config = f"{service_name(service)}-{number}" if number else service_name(service)
+            own_name = service_name(service, args.apart)
+            config = f"{own_name}-{number}" if number else own_name
             k8s.core.v1.ConfigMap(
                 f"{name}-{number}" if number else name,
                 metadata={
                     "name": config,
                     "namespace": args.cluster.namespace(service),
-                    "labels": args.cluster.labels(service),
+                    "labels": args.cluster.labels(service, args.apart),
                 },
                 data=dict(file.contents),
                 opts=opts,
@@ -299,15 +305,17 @@ def pod_spec(
     containers: Sequence[Mapping[str, Any]],
     init_containers: Sequence[Mapping[str, Any]] = (),
     grace_seconds: int = 30,
+    apart: str | None = None,
 ) -> dict[str, Any]:
     """A Pod that meets the restricted Pod Security Standard and spreads over nodes and zones.
 
     Args:
         grace_seconds: how long its containers may take to end.
+        apart: the project that it is for, where it is an instance for one project alone.
     """
     pull_secret = cluster.settings.pull_secret
     return {
-        "service_account_name": service_name(service),
+        "service_account_name": service_name(service, apart),
         "automount_service_account_token": False,
         # Variables for every other Service would name things that a service has no business with.
         "enable_service_links": False,
@@ -326,7 +334,7 @@ def pod_spec(
                 "max_skew": 1,
                 "topology_key": key,
                 "when_unsatisfiable": "ScheduleAnyway",
-                "label_selector": {"match_labels": cluster.selector(service)},
+                "label_selector": {"match_labels": cluster.selector(service, apart)},
             }
             for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
         ],
@@ -382,7 +390,7 @@ def _on_the_node_of(cluster: Cluster, other: Service) -> dict[str, Any]:
 
 
 def _starts_anew_with(service: Service, args: WorkloadArgs) -> dict[str, str]:
-    own = (service_name(service),) if args.secret_keys else ()
+    own = (service_name(service, args.apart),) if args.secret_keys else ()
     secrets = [*own, *args.starts_anew_with]
     return {"secret.reloader.stakater.com/reload": ",".join(secrets)} if secrets else {}
 
@@ -399,10 +407,8 @@ def _variables(service: Service, args: WorkloadArgs) -> dict[str, Any]:
     from_pod = [
         {"name": name, "value_from": {"field_ref": {"field_path": path}}} for name, path in args.field_env.items()
     ]
-    secret = [
-        {"name": name, "value_from": {"secret_key_ref": {"name": service_name(service), "key": name}}}
-        for name in args.secret_env
-    ]
+    own = service_name(service, args.apart)
+    secret = [{"name": name, "value_from": {"secret_key_ref": {"name": own, "key": name}}} for name in args.secret_env]
     shared = [
         {"name": name, "value_from": {"secret_key_ref": {"name": owner, "key": entry}}}
         for name, (owner, entry) in args.shared_env.items()
@@ -447,19 +453,19 @@ def _wait_for_database(cluster: Cluster) -> dict[str, Any]:
 
 
 def _service_monitor(
-    name: str, cluster: Cluster, service: Service, metrics: Metrics, opts: pulumi.ResourceOptions
+    name: str,
+    metadata: Mapping[str, Any],
+    selector: Mapping[str, str],
+    metrics: Metrics,
+    opts: pulumi.ResourceOptions,
 ) -> None:
     k8s.apiextensions.CustomResource(
         f"{name}-monitor",
         api_version="monitoring.coreos.com/v1",
         kind="ServiceMonitor",
-        metadata={
-            "name": service_name(service),
-            "namespace": cluster.namespace(service),
-            "labels": cluster.labels(service),
-        },
+        metadata=metadata,
         spec={
-            "selector": {"matchLabels": cluster.selector(service)},
+            "selector": {"matchLabels": selector},
             "endpoints": [{"port": metrics.port, "path": metrics.path, "interval": "30s"}],
         },
         opts=opts,

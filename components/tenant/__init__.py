@@ -12,6 +12,7 @@ from components.platform import Platform
 from components.postgres import DatabaseConnection
 from components.projects import Lifecycle, ManagedService, Project
 from components.tenant.access import TenantAccess, TenantAccessArgs
+from components.tenant.api_access import TenantApiAccess
 from components.tenant.leases import TenantLeases, TenantLeasesArgs
 from components.tenant.revocation import LeaseRevocation
 from components.tenant.schema import TenantSchema, TenantSchemaArgs
@@ -61,7 +62,7 @@ class ProjectTenant(pulumi.ComponentResource):
                 database_name=args.platform.database.name,
                 provider=args.database,
                 limits=project.limits,
-                exposed=project.exposed,
+                authenticator=project.authenticator,
                 attached=attached,
             ),
             opts=child,
@@ -142,10 +143,18 @@ class ProjectTenant(pulumi.ComponentResource):
         ).entities
 
     def _services(self, name: str, args: ProjectTenantArgs, schema: TenantSchema) -> None:
-        """What the project declares of Auth and Storage, for these to find in the database."""
+        """What the project declares of PostgREST, Auth and Storage, for these to find in the database."""
         project = args.project
         database = DatabaseConnection(args.platform.database, args.database_password)
         after_schema = pulumi.ResourceOptions(parent=self, depends_on=[schema])
+        TenantApiAccess(
+            f"{name}-api-access",
+            database=database,
+            tenant=project.names.schema,
+            login=project.authenticator,
+            storage=ManagedService.STORAGE in project.managed_services and project.lifecycle is Lifecycle.ATTACHED,
+            opts=after_schema,
+        )
         if ManagedService.AUTH in project.managed_services:
             TenantSignIn(
                 f"{name}-sign-in",

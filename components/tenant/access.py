@@ -22,18 +22,28 @@ def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = F
 
     API levels also read the publishable key, which goes with every token.
 
-    No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role.
+    No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role. And no body does:
+    where one has a `lease_id`, OpenBao takes that for the lease and not the path that the policy was asked about
+    (handleRevoke and handleRenew in vault/logical_system.go).
 
     Args:
         storage: whether the tenant has a bucket, all of which ``service_role`` may manage.
     """
     lease = names.lease_path(level)
-    rules = [(lease, "read"), (f"sys/leases/revoke/{lease}/*", "update"), (f"sys/leases/renew/{lease}/*", "update")]
+    reads = [lease]
     if level in API_LEVELS:
-        rules += [(names.token_path(level), "read"), (f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}", "read")]
+        reads += [names.token_path(level), f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}"]
     if storage and level is AccessLevel.SERVICE_ROLE:
-        rules.append((names.storage_token_path, "read"))
-    return "\n".join(f'path "{path}" {{\n  capabilities = ["{capability}"]\n}}' for path, capability in rules) + "\n"
+        reads.append(names.storage_token_path)
+    rules = [_rule(path, "read") for path in reads]
+    by_path = 'denied_parameters = { "lease_id" = [] }'
+    rules += [_rule(f"sys/leases/{action}/{lease}/*", "update", by_path) for action in ("revoke", "renew")]
+    return "\n".join(rules) + "\n"
+
+
+def _rule(path: str, capability: str, *more: str) -> str:
+    lines = [f'capabilities = ["{capability}"]', *more]
+    return f'path "{path}" {{\n' + "".join(f"  {line}\n" for line in lines) + "}"
 
 
 @dataclass(frozen=True)

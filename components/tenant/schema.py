@@ -5,7 +5,7 @@ Creates, for the tenant ``proj_x``:
     - ``proj_x_anon`` and ``proj_x_authenticated``, members of Supabase's roles of those names, so that platform
       policies hold for them; ``proj_x_service_role``, past row-level security, and no member of the global one;
     - the schema, kept whatever happens to the stack;
-    - USAGE on it for the three API roles, and for the authenticator if the project is exposed;
+    - USAGE on it for the three API roles, and for PostgREST's login if the project is exposed;
     - default privileges, so that what migrations create can be used without a GRANT in each.
 """
 
@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_postgresql as postgresql
 
-from components.naming import API_LEVELS, AccessLevel, TenantNames
+from components.naming import API_LEVELS, SHARED_AUTHENTICATOR, AccessLevel, TenantNames
 from components.projects import Limits
 
 __all__ = ["TenantSchema", "TenantSchemaArgs"]
 
-_AUTHENTICATOR = "authenticator"
 _PLATFORM_USER = "data_plane_tenant"
 _ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
@@ -55,8 +54,8 @@ class TenantSchemaArgs:
     database_name: pulumi.Input[str]
     provider: postgresql.Provider
     limits: Limits
-    exposed: bool
-    """Whether PostgREST serves the schema."""
+    authenticator: str | None
+    """The login of the PostgREST that serves the schema, if one does."""
     attached: bool
     """Whether anybody but the owner may use it."""
 
@@ -103,14 +102,6 @@ class TenantSchema(pulumi.ComponentResource):
         )
         self.grants = self._grants(name, args)
         self._defaults(name, args, owner, in_database)
-        for level in API_LEVELS:
-            # The authenticator does not inherit, so this lets PostgREST become the role and nothing else.
-            postgresql.GrantRole(
-                f"{name}-authenticator-{_dashed(level)}",
-                role=_AUTHENTICATOR,
-                grant_role=self.roles[level].name,
-                opts=in_database,
-            )
         self.register_outputs({"schema": self.schema.name})
 
     def _grants(self, name: str, args: TenantSchemaArgs) -> list[postgresql.Grant]:
@@ -118,7 +109,10 @@ class TenantSchema(pulumi.ComponentResource):
         grantees: list[tuple[str, pulumi.Input[str], bool]] = [
             (_dashed(level), self.roles[level].name, args.attached) for level in API_LEVELS
         ]
-        grantees.append((_AUTHENTICATOR, _AUTHENTICATOR, args.attached and args.exposed))
+        # Always there, so that ceasing to be served is a change of it.
+        grantees.append((SHARED_AUTHENTICATOR, SHARED_AUTHENTICATOR, args.authenticator == SHARED_AUTHENTICATOR))
+        if args.authenticator not in {None, SHARED_AUTHENTICATOR}:
+            grantees.append((f"own-{SHARED_AUTHENTICATOR}", str(args.authenticator), True))
         grants: list[postgresql.Grant] = []
         for label, role, allowed in grantees:
             grants.append(

@@ -255,7 +255,6 @@ def test_what_a_user_writes_of_himself_counts_for_nothing(database: EmbeddedPost
     ("take_away", "give_back"),
     [
         ("revoke usage on schema proj_one from proj_one_authenticated", "grant usage on schema proj_one to proj_one_authenticated"),
-        ("revoke proj_one_authenticated from authenticator", "grant proj_one_authenticated to authenticator"),
         ("delete from data_plane.sign_in where tenant = 'proj_one'", "insert into data_plane.sign_in values ('proj_one', 'open')"),
         ("alter schema proj_one owner to postgres_or_so", "alter schema proj_one owner to proj_one_owner"),
     ],

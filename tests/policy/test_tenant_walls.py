@@ -59,6 +59,10 @@ def token(name: str, claims: Any) -> Declared:
     return Declared("vault:identity/oidcRole:OidcRole", {"name": name, "key": "supabase", "template": template})
 
 
+def served_by(login: object, tenant: str = "proj_shop") -> Declared:
+    return Declared("pulumi-python:dynamic/tenant:TenantApiAccess", {"tenant": tenant, "login": login})
+
+
 def policy(name: str, text: Any) -> Declared:
     return Declared("vault:index/policy:Policy", {"name": name, "policy": text})
 
@@ -110,6 +114,10 @@ VIOLATIONS: list[tuple[str, Declared, str]] = [
     (INSIDE, membership("proj_shop_owner", "pg_read_all_data"), "pg_read_all_data"),
     (INSIDE, membership("authenticator", "supabase_admin"), "supabase_admin"),
     (INSIDE, membership("authenticator", "proj_shop_anon", withAdminOption=True), "could give proj_shop_anon"),
+    (INSIDE, membership("proj_other_authenticator", "proj_shop_anon"), "only the login of its API"),
+    (INSIDE, grant("proj_shop", "proj_other_authenticator"), "proj_other_authenticator is no role of the tenant"),
+    (INSIDE, served_by("proj_other_authenticator"), "proj_other_authenticator becomes a member"),
+    (INSIDE, served_by("supabase_storage_admin"), "supabase_storage_admin becomes a member"),
     (INSIDE, role(roles=["data_plane_tenant", "pg_execute_server_program"]), "pg_execute_server_program"),
     (INSIDE, role("proj_shop_anon", roles=["authenticated"]), "authenticated"),
     (INSIDE, role("proj_shop_service_role", roles=["service_role"]), "service_role"),
@@ -206,6 +214,8 @@ VIOLATIONS: list[tuple[str, Declared, str]] = [
     (EXPOSED, grant("proj_shop", "authenticator", privileges=["USAGE", "CREATE"]), "gets more of proj_shop"),
     (EXPOSED, grant("proj_shop", "authenticator", kind="table", privileges=["SELECT"]), "gets more of proj_shop"),
     (EXPOSED, membership("authenticator", "proj_shop_owner"), "which owns the schema"),
+    (EXPOSED, membership("proj_shop_authenticator", "proj_shop_owner"), "which owns the schema"),
+    (EXPOSED, grant("proj_shop", "proj_shop_authenticator", privileges=["CREATE"]), "gets more of proj_shop"),
 ]  # fmt: skip
 
 LET_THROUGH: list[tuple[str, Declared]] = [
@@ -223,6 +233,10 @@ LET_THROUGH: list[tuple[str, Declared]] = [
     ("defaults for a tenant's own role", defaults()),
     ("defaults by the old type", replace(defaults(), type="postgresql:index/defaultPrivileg:DefaultPrivileg")),
     ("the API may become a tenant's API role", membership("authenticator", "proj_shop_anon")),
+    ("an API of the tenant's own serves it", grant("proj_shop", "proj_shop_authenticator")),
+    ("an API of the tenant's own assumes its roles", served_by("proj_shop_authenticator")),
+    ("the shared API assumes its roles", served_by("authenticator")),
+    ("nobody assumes its roles", served_by(None)),
     ("memberships of the platform's own logins", membership("prometheus", "pg_monitor")),
     ("a tenant's owner", role(roles=["data_plane_tenant"], login=False)),
     ("a tenant's anon", role("proj_shop_anon", roles=["anon"], login=False)),
@@ -309,13 +323,13 @@ NEEDED = {
     "postgresql:index/schema:Schema",
     "postgresql:index/role:Role",
     "postgresql:index/grant:Grant",
-    "postgresql:index/grantRole:GrantRole",
     "postgresql:index/defaultPrivileges:DefaultPrivileges",
     "vault:database/secretBackendRole:SecretBackendRole",
     "vault:identity/oidcRole:OidcRole",
     "vault:index/policy:Policy",
     "vault:identity/group:Group",
     "pulumi-python:dynamic/tenant:LeaseRevocation",
+    "pulumi-python:dynamic/tenant:TenantApiAccess",
 }
 OPTIONAL = {"proj_my_app_storage"}
 PARTS = [item for item in cell_program() if item.type in NEEDED and item.properties.get("name") not in OPTIONAL]

@@ -1,13 +1,14 @@
 """What the central stack declares for a cluster, in the ways that its settings allow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from components.catalog import load_catalog
+from components.catalog import Service, load_catalog
 from components.central import ClusterArgs, SupabaseCentral, SupabaseCentralArgs
 from components.cluster_settings import ClusterSettings
+from components.naming import TenantNames
 from components.platform import DatabaseEndpoint
 from components.settings import DatabaseSettings, LoginSettings
 from embedded.home import CHECKOUT
@@ -95,16 +96,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **{part: {"replicas": 1} for part in ("pooler", "gateway", "auth", "rest", "realtime")},
         "storage": {"replicas": 1},
     },
+    "a PostgREST apart": {"serviceMonitors": True, "backups": BACKUPS},
     "a mirror": {"registry": "mirror.example.org/hub", "pullSecret": "mirror"},
 }
+
+SERVED_APART = (TenantNames("shop-2"),)
+"""The tenants with a PostgREST of their own, in the variant of that name."""
+
+
+def service_of(name: str) -> Service:
+    """The service that a workload's name stands for, whichever of its instances it is."""
+    return Service.REST if name.startswith("supabase-rest-") else Service(name.removeprefix("supabase-"))
 
 
 def settings_of(change: Mapping[str, Any]) -> ClusterSettings:
     return ClusterSettings.model_validate(merged(MINIMAL, change))
 
 
-def declared(change: Mapping[str, Any]) -> Program:
-    """The whole central stack with these settings of ``kubernetes``."""
+def declared(change: Mapping[str, Any], served_apart: Sequence[TenantNames] = ()) -> Program:
+    """The whole central stack with these settings of ``kubernetes``, and a PostgREST for some tenants alone."""
     settings = settings_of(change)
     catalog = load_catalog(CHECKOUT, registry=settings.registry, overrides=settings.resources)
     endpoint = DatabaseEndpoint(DATABASE.host, DATABASE.port, DATABASE.name, DATABASE.admin_user, DATABASE.sslmode)
@@ -114,6 +124,7 @@ def declared(change: Mapping[str, Any]) -> Program:
         api_url=API_URL,
         login=LoginSettings(),
         lease_ttl_maximum=86400,
+        served_apart=served_apart,
         cluster=ClusterArgs(settings, catalog, DATABASE, API_URL, "https://bao.example.org"),
     )
     return declare(lambda: SupabaseCentral("supabase", args) and None)
@@ -122,7 +133,7 @@ def declared(change: Mapping[str, Any]) -> Program:
 @cache
 def variant(name: str) -> Program:
     """One of :data:`VARIANTS`, declared once."""
-    return declared(VARIANTS[name])
+    return declared(VARIANTS[name], SERVED_APART if name == "a PostgREST apart" else ())
 
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"

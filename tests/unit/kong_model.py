@@ -116,6 +116,8 @@ class _Exchange:
     headers: dict[str, list[str]]
     query: str
     host: str | None = None
+    target: str | None = None
+    """Set by a function, it is where the request goes whatever the service's URL says."""
     consumer: Mapping[str, Any] | None = None
     credential: object = None
 
@@ -234,7 +236,7 @@ class Gateway:
         sent["x-real-ip"] = (exchange.request.address,)
         sent["host"] = (exchange.host or base.netloc,)
         query = f"?{exchange.query}" if exchange.query else ""
-        return Outcome(url=f"{base.scheme}://{base.netloc}{target}{query}", headers=sent)
+        return Outcome(url=f"{base.scheme}://{exchange.target or base.netloc}{target}{query}", headers=sent)
 
     def _access_pre_function(self, _exchange: _Exchange, config: Mapping[str, Any]) -> None:
         _known(config, "rewrite")
@@ -349,11 +351,14 @@ class Gateway:
         def clear_argument(name: str) -> None:
             self._now.clear_argument(name)
 
+        def target(host: str, port: int) -> None:
+            self._now.target = f"{host}:{port}"
+
         upstream = {"set_header": put, "clear_header": clear, "clear_query_arg": clear_argument}
         return table(
             {
                 "request": table({"get_header": get, "get_query_arg": argument}),
-                "service": table({"request": table(upstream)}),
+                "service": table({"request": table(upstream), "set_target": target}),
                 "client": table({"get_consumer": consumer}),
                 "response": table({"exit": leave}),
             }

@@ -9,6 +9,7 @@ import pytest
 from components.catalog import Service, load_catalog
 from components.central import logs
 from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS
+from components.central.service_logins import own_login_key
 from components.central.services import required_secrets
 from components.naming import TENANTS_SECRET
 from embedded.home import CHECKOUT
@@ -22,6 +23,7 @@ from tests.unit.cluster_program import (
     DEPLOYMENT,
     EVERYTHING,
     NOTHING,
+    SERVED_APART,
     SMTP,
     STATEFUL_SET,
     VARIANTS,
@@ -30,6 +32,7 @@ from tests.unit.cluster_program import (
     declared,
     merged,
     pod_templates,
+    service_of,
     settings_of,
     variant,
 )
@@ -76,6 +79,7 @@ def env_of(program: Program, service: str) -> dict[str, Any]:
         ("as it comes", {"imgproxy", "meta", "pooler", "studio"}),
         ("everything", {"analytics", "functions", "imgproxy", "meta", "pooler", "studio"}),
         ("nothing", set()),
+        ("a PostgREST apart", {"imgproxy", "meta", "pooler", "rest-shop-2", "studio"}),
     ],
 )
 def test_what_is_switched_on_runs_and_nothing_else(name: str, more: set[str]) -> None:
@@ -477,6 +481,7 @@ def test_a_services_copy_has_the_keys_that_its_templates_name_and_no_other(name:
 @every_variant
 def test_every_key_that_a_service_copies_is_generated_or_asked_for(name: str) -> None:
     known = {*SUPABASE_SECRETS, *CLUSTER_SECRETS, *required_secrets(settings_of(VARIANTS[name]))}
+    known |= {own_login_key(names) for names in SERVED_APART if name == "a PostgREST apart"}
     for item in variant(name).all(COPY):
         assert set(item.inputs["keys"]) <= known, item.name
 
@@ -495,7 +500,9 @@ def test_a_policy_reads_one_services_copy_and_its_role_is_for_that_services_acco
         )
         assert not re.search(r"[*+]", item.inputs["policy"])
         role = program.only("vault:kubernetes/authBackendRole:AuthBackendRole", item.name).inputs
-        suffix = {Service.DATABASE: "-data", Service.BACKUPS: "-data", Service.LOGS: "-logs"}.get(Service(service), "")
+        suffix = {Service.DATABASE: "-data", Service.BACKUPS: "-data", Service.LOGS: "-logs"}.get(
+            service_of(item.inputs["name"]), ""
+        )
         assert role["tokenPolicies"] == [item.inputs["name"]]
         assert role["boundServiceAccountNames"] == [f"supabase-{service}"]
         assert role["boundServiceAccountNamespaces"] == [f"supabase{suffix}"]
@@ -607,7 +614,7 @@ def test_the_database_gets_the_capabilities_to_hand_its_volume_over_and_no_other
 def test_images_are_the_catalogues(name: str) -> None:
     catalog = load_catalog(CHECKOUT, registry=settings_of(VARIANTS[name]).registry)
     for template in pod_templates(variant(name)):
-        service = Service(template.spec["serviceAccountName"].removeprefix("supabase-"))
+        service = service_of(template.spec["serviceAccountName"])
         beside = {Service.DATABASE: Service.BACKUPS, Service.BACKUPS: Service.DATABASE}.get(service, Service.WAIT)
         allowed = {catalog.image(service), catalog.image(beside)}
         assert {container["image"] for container in template.spec["containers"]} == {catalog.image(service)}

@@ -122,6 +122,9 @@ def policies(name: str) -> Policies:
 def pod(service: Service) -> Peer:
     suffix = {Service.DATABASE: "-data", Service.BACKUPS: "-data", Service.LOGS: "-logs"}.get(service, "")
     labels = {"app.kubernetes.io/name": f"supabase-{service}", "app.kubernetes.io/part-of": "supabase"}
+    if service is Service.REST:
+        # All of its instances have it.
+        labels["app.kubernetes.io/component"] = "rest"
     if service is Service.DATABASE:
         # What CloudNativePG puts on the Pods that it makes; on the others it changes nothing.
         labels["cnpg.io/cluster"] = "supabase-postgres"
@@ -402,7 +405,9 @@ def test_every_workloads_pods_are_denied_all_but_what_one_policy_of_theirs_says(
     assert len(pods) >= 6
     for item in pods:
         names = sorted(found["metadata"]["name"] for found in items.of(item))
-        assert names == ["deny-by-default", item.labels.get("app.kubernetes.io/name", "supabase-database")]
+        own = item.labels.get("app.kubernetes.io/name", "supabase-database")
+        # A PostgREST for one project talks to whom the one for all does.
+        assert names == ["deny-by-default", "supabase-rest" if own.startswith("supabase-rest-") else own]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
