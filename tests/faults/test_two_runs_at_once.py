@@ -16,7 +16,6 @@ from connector.errors import LeaseError
 from connector.executor import SupabaseExecutor
 from embedded.workplace import Workplace
 from tests.conftest import ALPHA, BETA, Plane, bring_up
-from tests.state import differences, state
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ class Meeting(LocalCells):
         super().__init__(workplace)
         self._of = workplace
         self.up: threading.Thread | None = None
-        self.seconds_given = 4.0
+        self.seconds_given = 3.0
 
     def run(self, root: Path, stack: str, *, preview: bool) -> CellRun:
         done = super().run(root, stack, preview=preview)
@@ -79,14 +78,9 @@ def test_access_that_is_given_beside_a_run_is_not_taken_back_by_it(workplace: Wo
     file = workplace.root / "stacks" / "local" / "projects" / "alpha.yaml"
     assert "nina" in YAML(typ="safe").load(file.read_text(encoding="utf-8"))["users"]["project_contributor"]
     assert Plane(workplace).lease("alpha", AccessLevel.AUTHENTICATED, "nina").schema == "proj_alpha"
-    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
 
 
 def test_a_detachment_beside_a_run_is_not_undone_by_it(workplace: Workplace) -> None:
-    before = state(workplace)
     action_beside_a_run(workplace, "upsert_database_project_access", project="beta-two", lifecycle="detached")
     with pytest.raises(LeaseError, match="project beta-two is detached"):
         Plane(workplace).lease("beta-two", AccessLevel.OWNER)
-    assert [(run.created, run.updated) for run in bring_up(workplace)] == [(0, 0), (0, 0)]
-    action_beside_a_run(workplace, "upsert_database_project_access", project="beta-two", lifecycle="attached")
-    assert not differences(before, state(workplace))
