@@ -201,12 +201,6 @@ class Project(_Strict):
                 raise at_field(field, "this field", f"`{service}` among managed_services, or this field removed")
         return self
 
-    @model_validator(mode="after")
-    def _an_api_of_its_own_serves(self) -> "Project":
-        if self.api is Api.DEDICATED and not self.exposed:
-            raise at_field("api", repr(self.api.value), "`exposed: true`, or this field removed")
-        return self
-
     @property
     def names(self) -> TenantNames:
         """The names of the tenant's objects."""

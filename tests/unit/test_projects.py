@@ -43,6 +43,24 @@ def test_a_minimal_file_gets_defaults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "login"),
+    [
+        ("", "authenticator"),
+        ("api: shared\n", "authenticator"),
+        ("api: dedicated\n", "proj_my_app_authenticator"),
+        ("exposed: false\n", None),
+        ("lifecycle: detached\n", None),
+        ("api: dedicated\nexposed: false\n", None),
+        ("api: dedicated\nlifecycle: detached\n", None),
+    ],
+)
+def test_a_project_is_served_by_the_login_that_its_file_says(tmp_path: Path, more: str, login: str | None) -> None:
+    load(tmp_path, {"my-app.yaml": GOOD + more})
+    (project,) = load_projects(tmp_path, "local")
+    assert project.authenticator == login
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         (("slug: my-app", "slug: My_App"), "my-app.yaml:1: slug: found 'My_App'; expected a match of ^[a-z]"),
@@ -56,6 +74,10 @@ def test_a_minimal_file_gets_defaults(tmp_path: Path) -> None:
         (("cell: cell-1", "cell: cell-1\ncolour: red"), "my-app.yaml:4: colour: found an unknown key; expected one of"),
         (("cell: cell-1", "cell: cell-1\ncell: cell-2"), "my-app.yaml:4: cell: found it a second time; expected each"),
         (("cell: cell-1", "cell: [cell-1"), "my-app.yaml:4: YAML: found "),
+        (
+            ("cell: cell-1", "cell: cell-1\napi: own"),
+            "my-app.yaml:4: api: found 'own'; expected input should be 'shared' or 'dedicated'",
+        ),
         (
             ("cell: cell-1", "cell: cell-1\nexposed: 'yes'"),
             "my-app.yaml:4: exposed: found 'yes'; expected input should",
