@@ -17,15 +17,19 @@ from typing import Any
 
 import psycopg
 
+from components.naming import AccessLevel
 from connector import rotation
+from connector.bindings import LocalDataPlane
 from connector.cells import LocalCells
 from connector.executor import SupabaseExecutor
 from connector.realignment import connector_secret
+from connector.supply import OnNewLease, run_supplied
 from embedded.engines import EmbeddedEngine
 from embedded.home import Home
 from embedded.runner.monitor import Monitor
 from embedded.servers import ADMIN_USER, LOOPBACK, Servers
 from embedded.workplace import Workplace
+from tests.faults.behind import CELL
 
 
 class Killer:
@@ -68,6 +72,18 @@ def main() -> None:
     match kind:
         case "up":
             list(workplace.run(preview=False, on_stack=lambda _stack: None, on_step=lambda _step: None))
+        case "cell":
+            workplace.run_stack(CELL, preview=False, on_step=lambda _step: None)
+        case "run":
+            plane = LocalDataPlane(workplace)
+            run_supplied(
+                more,
+                lambda: plane.client("alpha", AccessLevel.OWNER, None),
+                plane.binding("alpha"),
+                AccessLevel.OWNER,
+                OnNewLease.NOTHING,
+                lambda _text: None,
+            )
         case "action":
             action, inputs = json.loads(more[0])
             SupabaseExecutor(LocalCells(workplace), home, root=Path(root)).execute(action, inputs, actor="tester")

@@ -15,20 +15,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from components.naming import AccessLevel
+from components.naming import AccessLevel, TenantNames
 from connector.audit import AuditLog
 from connector.cells import LocalCells
 from connector.executor import SupabaseExecutor
+from connector.leases import LeaseClient
 from connector.realignment import connector_secret
 from connector.rotation import rotate
 from embedded.home import CHECKOUT
+from embedded.processes import wait_until
 from embedded.servers import ADMIN_USER, LOOPBACK
 from embedded.workplace import Workplace
 from tests.conftest import ALPHA, BETA, Plane, bring_up
+from tests.faults.behind import CELL
 from tests.state import differences, state
 
 SEED = int(os.environ.get("DATA_PLANE_FAULT_SEED") or random.SystemRandom().randrange(10**6))
-POINTS = 6
+POINTS = 5
 """How often a first `up` is killed."""
 LONGEST_DELAY_SECONDS = 0.05
 """About what one resource takes."""
@@ -76,7 +79,10 @@ def assert_same(both: tuple[Workplace, Workplace]) -> None:
     undisturbed, victim = both
     found = differences(state(undisturbed), state(victim))
     assert not found, f"seed {SEED}: {found}"
-    assert [(run.created, run.updated) for run in bring_up(victim)] == [(0, 0), (0, 0)], f"seed {SEED}"
+
+
+def run_cell(workplace: Workplace) -> None:
+    workplace.run_stack(CELL, preview=False, on_step=lambda _step: None)
 
 
 def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace]) -> None:
@@ -112,10 +118,9 @@ def test_a_detachment_killed_half_way_ends_every_lease_when_it_is_run_again(
     with psycopg.connect(Plane(undisturbed).lease("alpha", AccessLevel.OWNER).connection_string) as session:
         session.execute("create table kept as select 1 as a")
     edit_both(both, "alpha", "limits:", "lifecycle: detached\nlimits:")
-    bring_up(undisturbed)
-    # Behind central's 128 resources, in the cell's.
-    assert killed(victim, 128 + chance.randrange(1, 85), chance.uniform(0, LONGEST_DELAY_SECONDS), "up")
-    bring_up(victim)
+    run_cell(undisturbed)
+    assert killed(victim, chance.randrange(1, 85), chance.uniform(0, LONGEST_DELAY_SECONDS), "cell")
+    run_cell(victim)
     assert_same(both)
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(lease.connection_string)
@@ -123,7 +128,7 @@ def test_a_detachment_killed_half_way_ends_every_lease_when_it_is_run_again(
     assert Plane(victim).rows("select a from proj_alpha.kept") == [(1,)]
     edit_both(both, "alpha", "lifecycle: detached\n", "")
     for workplace in both:
-        bring_up(workplace)
+        run_cell(workplace)
     assert_same(both)
 
 
@@ -175,5 +180,34 @@ def test_a_rotation_of_the_superusers_password_killed_anywhere_is_finished_by_th
         assert admin.execute("select 1").fetchone() == (1,)
 
 
-def test_after_all_of_that_both_are_the_same(both: tuple[Workplace, Workplace]) -> None:
+def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(both: tuple[Workplace, Workplace]) -> None:
+    _, victim = both
+    operator = LeaseClient(victim.servers.openbao.client())
+    names = TenantNames("alpha")
+    before = set(operator.live(names, AccessLevel.OWNER))
+    place = [str(victim.servers.home.path), str(victim.root), "0", "0", "run"]
+    supplier = subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.killed", *place, sys.executable, "-c", "input()"],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def taken() -> set[str]:
+        return set(operator.live(names, AccessLevel.OWNER)) - before
+
+    assert wait_until(lambda: bool(taken()) or supplier.poll() is not None, 60)
+    supplier.kill()
+    supplier.communicate()  # its command ends, too, when there is nothing more to read
+    (lease_id,) = taken()
+    assert [item.ttl_seconds <= 600 for item in operator.details(names, AccessLevel.OWNER) if item.lease_id == lease_id]
+    operator.revoke(lease_id)
+    assert not taken()
+    assert Plane(victim).rows("select from pg_roles where rolname like 'lease\\_proj\\_alpha\\_owner%%'") == [()] * len(
+        before
+    )
+
+
+def test_after_all_of_that_both_are_the_same_and_there_is_nothing_to_do(both: tuple[Workplace, Workplace]) -> None:
     assert_same(both)
+    assert [(run.created, run.updated) for run in bring_up(both[1])] == [(0, 0), (0, 0)], f"seed {SEED}"
