@@ -124,8 +124,13 @@ as $$
         group by 1
     )
     select
-        -- More than one is one too many; it shows as that one.
-        (select pg_catalog.string_agg(m.rolname, ' and ' order by m.rolname) from member m
-            where m.rolname <> 'supabase_storage_admin'),
-        exists (select from member m where m.rolname = 'supabase_storage_admin')
+        -- More than one is one too many, and fewer roles than all are too few; either shows as no declared login does.
+        (select pg_catalog.string_agg(
+                m.rolname || case when m.roles < 3 then ' in part' else '' end, ' and ' order by m.rolname)
+            from member m where m.rolname <> 'supabase_storage_admin'),
+        -- All but service_role, or it is neither so nor so.
+        case coalesce((select m.roles from member m where m.rolname = 'supabase_storage_admin'), 0)
+            when 2 then true
+            when 0 then false
+        end
 $$;

@@ -29,7 +29,8 @@ SQL = {
     "alter role openbao_lease_issuer superuser": "supabase-leases-issuer (superuser)",
     "grant create on schema proj_alpha to proj_alpha_anon": "alpha-schema-usage-anon (privileges)",
     "revoke usage on schema proj_alpha from authenticator": "alpha-schema-usage-authenticator ()",
-    "revoke proj_alpha_anon from authenticator": "authenticator",
+    "revoke proj_alpha_anon from authenticator": "alpha-api-access ()",
+    "grant proj_beta_two_service_role to supabase_storage_admin": "beta-two-api-access ()",
     "alter default privileges for role proj_alpha_owner in schema proj_alpha revoke all on tables from proj_alpha_anon": (
         "alpha-schema-default-table-anon ()"
     ),
