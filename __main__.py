@@ -1,6 +1,7 @@
 """The program behind every stack: the central Supabase data plane, or one cell of the projects attached to it."""
 
 import asyncio
+import gc
 
 import pulumi
 
@@ -9,6 +10,9 @@ from components.central import SupabaseCentral, SupabaseCentralArgs
 from components.platform import export_platform, read_platform
 from components.projects import load_projects
 from components.settings import CellSettings, checkout, load_settings
+
+# Whatever a program makes is needed until it ends; looking for garbage among it would take longer than all else here.
+gc.disable()
 
 settings = load_settings()
 projects = load_projects(
@@ -29,7 +33,7 @@ else:
 
 
 async def begun() -> None:
-    """Lets every registration begin before the SDK waits for them: otherwise it polls all outputs, at a square's cost."""
+    """Lets every registration begin, so that the SDK waits for these; else it polls all outputs, at a square's cost."""
     await asyncio.sleep(0)
 
 
