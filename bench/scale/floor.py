@@ -144,14 +144,23 @@ def catalogue(connection: psycopg.Connection[Any], client: hvac.Client, project:
         found[what] = sorted(map(repr, connection.execute(query.encode(), values).fetchall()))
     for path, _ in documents(project, {user: "" for _, user in project.members("users")}):
         data = dict(client.read(path)["data"])
-        kept = set(data) - {"id", "creation_time", "last_update_time", "modify_index", "member_entity_ids"}
+        kept = set(data) - {
+            "id",
+            "creation_time",
+            "last_update_time",
+            "modified",
+            "modify_index",
+            "version",
+            "member_entity_ids",
+        }
         found[path] = {key: data[key] for key in sorted(kept)} | {"members": len(data.get("member_entity_ids") or [])}
     return found
 
 
 _CATALOGUE = {
     "roles": """
-        select rolname, rolinherit, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole, rolconnlimit, rolvaliduntil,
+        select rolname, rolinherit, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole, rolconnlimit,
+            rolvaliduntil::text,
             array(select roleid::regrole::text from pg_auth_members where member = r.oid order by 1),
             array(select member::regrole::text from pg_auth_members where roleid = r.oid order by 1),
             array(select unnest(setconfig) from pg_db_role_setting where setrole = r.oid and setdatabase = 0 order by 1)
