@@ -9,11 +9,13 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from bench.scale.layout import Layout, measured
 from bench.scale.report import tables, write_plots
@@ -49,7 +51,7 @@ def main(
         with console.status("") as status:
             prefix = f"{layout.tenants} tenants in cells of {layout.cell_size}"
             whole = layout.cell_size == _CELL_SIZE
-            found = measured(layout, lambda text, prefix=prefix: status.update(f"{prefix}: {text}"), whole=whole)
+            found = measured(layout, partial(_show, status, prefix), whole=whole)
         console.print(f"{prefix}: {time.monotonic() - start:.0f} s")
         same = {"tenants": layout.tenants, "cell_size": layout.cell_size}
         results = [row for row in results if {key: row[key] for key in same} != same]
@@ -60,6 +62,10 @@ def main(
     (_RESULTS / "scale.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     write_plots(results, _RESULTS)
+
+
+def _show(status: Status, prefix: str, text: str) -> None:
+    status.update(f"{prefix}: {text}")
 
 
 if __name__ == "__main__":
