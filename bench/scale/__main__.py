@@ -22,7 +22,6 @@ from bench.scale.report import tables, write_plots
 
 _RESULTS = Path(__file__).resolve().parents[1] / "results"
 _CELL_SIZE = 50
-_CELL_SIZES = (10, 25, 100)
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +31,10 @@ def main(
     tenants: Annotated[
         list[int] | None, typer.Option(help="How many tenants, in cells of 50; may be repeated. Default: 1, 10, 100.")
     ] = None,
-    compare: Annotated[int, typer.Option(help="How many tenants the sizes of cells are compared with; 0: not.")] = 100,
+    compare: Annotated[int, typer.Option(help="How many tenants the sizes of cells are compared with.")] = 100,
+    sizes: Annotated[
+        str, typer.Option("--cell-sizes", help="Those sizes, beside 50, with commas between; empty: none.")
+    ] = "10,25,100",
     big: Annotated[bool, typer.Option("--big", help="1,000 tenants too, in 20 cells: half an hour more.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep what the results file has of other layouts.")] = False,
     plots_only: Annotated[bool, typer.Option("--plots-only", help="Draw the results again.")] = False,
@@ -45,7 +47,7 @@ def main(
     results: list[dict[str, Any]] = before.get("layouts", []) if keep or plots_only else []
     numbers = [*(tenants or (1, 10, 100)), *([1000] if big else [])]
     layouts = [Layout(number, _CELL_SIZE) for number in numbers]
-    layouts += [Layout(compare, size) for size in _CELL_SIZES if compare]
+    layouts += [Layout(compare, int(size)) for size in sizes.split(",") if size]
     for layout in [] if plots_only else layouts:
         start = time.monotonic()
         with console.status("") as status:
