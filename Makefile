@@ -37,7 +37,7 @@ lint: $(STAMP)
 	./dataplane catalogue --check
 	$(BIN)/python docs/draw.py --check
 
-# What things cost, as ratios measured side by side in one run (bench/README.md). SCALE=--big: 1,000 tenants as well.
+# What things cost, as ratios measured side by side in one run (bench/README.md). SCALE=--help: less, or more, of it.
 bench: $(STAMP)
 	$(BIN)/python bench/policies.py
 	$(BIN)/python -m bench.scale $(SCALE)

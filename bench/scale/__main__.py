@@ -29,13 +29,13 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def main(
     tenants: Annotated[
-        list[int] | None, typer.Option(help="How many tenants, in cells of 50; may be repeated. Default: 1, 10, 100.")
+        list[int] | None, typer.Option(help="How many, in cells of 50; may be repeated. Default: 1, 10, 100 and 1,000.")
     ] = None,
     compare: Annotated[int, typer.Option(help="How many tenants the sizes of cells are compared with.")] = 100,
     sizes: Annotated[
         str, typer.Option("--cell-sizes", help="Those sizes, beside 50, with commas between; empty: none.")
     ] = "10,25,100",
-    big: Annotated[bool, typer.Option("--big", help="1,000 tenants too, in 20 cells: half an hour more.")] = False,
+    every: Annotated[bool, typer.Option("--every-cell", help="Run each cell, not three of them: an hour.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep what the results file has of other layouts.")] = False,
     plots_only: Annotated[bool, typer.Option("--plots-only", help="Draw the results again.")] = False,
 ) -> None:
@@ -45,15 +45,14 @@ def main(
     _RESULTS.mkdir(exist_ok=True)
     before: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     results: list[dict[str, Any]] = before.get("layouts", []) if keep or plots_only else []
-    numbers = [*(tenants or (1, 10, 100)), *([1000] if big else [])]
-    layouts = [Layout(number, _CELL_SIZE) for number in numbers]
+    layouts = [Layout(number, _CELL_SIZE) for number in tenants or (1, 10, 100, 1000)]
     layouts += [Layout(compare, int(size)) for size in sizes.split(",") if size]
     for layout in [] if plots_only else layouts:
         start = time.monotonic()
         with console.status("") as status:
             prefix = f"{layout.tenants} tenants in cells of {layout.cell_size}"
             whole = layout.cell_size == _CELL_SIZE
-            found = measured(layout, partial(_show, status, prefix), whole=whole)
+            found = measured(layout, partial(_show, status, prefix), whole=whole, every=every)
         console.print(f"{prefix}: {time.monotonic() - start:.0f} s")
         same = {"tenants": layout.tenants, "cell_size": layout.cell_size}
         results = [row for row in results if {key: row[key] for key in same} != same]

@@ -14,7 +14,7 @@ from typing import Any
 from embedded.home import CHECKOUT
 from embedded.workplace import Workplace
 
-__all__ = ["Cost", "ServerTime", "run_stack", "server_time"]
+__all__ = ["Cost", "run_stack", "server_time"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -40,10 +40,10 @@ class Cost:
         added = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
         return Cost(**{**added, "resident_mib": max(self.resident_mib, other.resident_mib)})
 
-    @property
-    def processor_total(self) -> float:
-        """Processor time of everybody, in seconds: what is least disturbed by other work on the machine."""
-        return self.processor_seconds + self.postgresql_seconds + self.openbao_seconds
+    def times(self, factor: float) -> "Cost":
+        """What as many such runs take, one after the other."""
+        scaled = {field.name: getattr(self, field.name) * factor for field in fields(self)}
+        return Cost(**{**scaled, "resident_mib": self.resident_mib})
 
     def as_dict(self) -> dict[str, float]:
         """For the results file."""

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from bench.scale.database import holdings
 from bench.scale.floor import catalogue, make_tenants
 from bench.scale.leases import by_openbao, by_sql
 from bench.scale.projects import cell_of, new_workplace, tenants, write_project
+from components.projects import Project
 from embedded.workplace import CENTRAL_STACK, Workplace
 
 __all__ = ["Layout", "measured"]
@@ -34,46 +35,49 @@ class Layout:
         return [f"local-{cell_of(first, self.cell_size)}" for first in range(0, self.tenants, self.cell_size)]
 
 
-def measured(layout: Layout, say: Callable[[str], None], *, whole: bool) -> dict[str, Any]:
+def measured(layout: Layout, say: Callable[[str], None], *, whole: bool, every: bool = False) -> dict[str, Any]:
     """All of a layout, for the results file.
+
+    Cells are alike, so three at most are run, beside tenants in all others that the floor's statements have made
+    before; what three cost is counted as often as there are cells.
 
     Args:
         say: is told what is being done.
         whole: whether what does not depend on the size of cells is measured as well: the floor, leases, catalogues.
+        every: whether each cell is run.
 
     Raises:
         RuntimeError: if a run fails, or the floor has not left what the program has left.
     """
-    found: dict[str, Any] = asdict(layout)
+    stacks = layout.stacks if every else layout.stacks[:_SAMPLE]
+    projects = tenants(layout.tenants, layout.cell_size)
+    found: dict[str, Any] = {**asdict(layout), "cells_run": len(stacks)}
+    times = len(layout.stacks) / len(stacks)
     with _plane(layout) as (folder, workplace):
         say("central")
         run_stack(workplace, folder, CENTRAL_STACK, "up")
+        _floor(workplace, projects[len(stacks) * layout.cell_size :])
         with _notifications(workplace) as told:
-            found["first"] = _all(workplace, folder, layout.stacks, "up", say).as_dict()
-        found["notifications"] = told[0]
+            found["first"] = _all(workplace, folder, stacks, "up", say).times(times).as_dict()
+        found["notifications"] = told[0] * times
         for name, action in (("unchanged", "up"), ("preview", "preview"), ("sdk", "sdk")):
-            # Cells are alike: three say enough of twenty.
-            some = layout.stacks[:_SAMPLE]
-            cost = _all(workplace, folder, some, action, say)
-            found[name] = {key: value * len(layout.stacks) / len(some) for key, value in cost.as_dict().items()}
-            found[name]["resident_mib"] = cost.resident_mib
-        projects = tenants(layout.tenants, layout.cell_size)
+            found[name] = _all(workplace, folder, stacks, action, say).times(times).as_dict()
         if whole:
             program = _made(workplace, layout)
             say("leases and catalogues")
             rates = [rate(workplace, projects, workers) for workers in _WORKERS for rate in (by_openbao, by_sql)]
             found["leases"] = [asdict(rate) for rate in rates]
             found["holdings"] = asdict(holdings(workplace, projects))
-        last = layout.stacks[-1]
+        last = stacks[-1]
         write_project(workplace.root, layout.tenants, last.removeprefix("local-"))
         found["attach"] = _all(workplace, folder, [last], "up", say).as_dict()
         write_project(workplace.root, 0, cell_of(0, layout.cell_size), "detached")
-        found["detach"] = _all(workplace, folder, layout.stacks[:1], "up", say).as_dict()
+        found["detach"] = _all(workplace, folder, stacks[:1], "up", say).as_dict()
     if whole:
         say("floor")
         with _plane(layout) as (folder, workplace):
             run_stack(workplace, folder, CENTRAL_STACK, "up")
-            found["floor"] = _floor(workplace, layout).as_dict()
+            found["floor"] = _floor(workplace, projects).as_dict()
             floor = _made(workplace, layout)
             if differing := sorted(key for key in program if program[key] != floor.get(key)):
                 raise RuntimeError(f"the floor has not left what the program has left: {', '.join(differing)}")
@@ -88,8 +92,7 @@ def _all(workplace: Workplace, folder: Path, stacks: list[str], action: str, say
     return cost
 
 
-def _floor(workplace: Workplace, layout: Layout) -> Cost:
-    projects = tenants(layout.tenants, layout.cell_size)
+def _floor(workplace: Workplace, projects: Sequence[Project]) -> Cost:
     client = workplace.servers.openbao.client()
     with workplace.servers.postgres.connect() as connection, server_time(workplace) as servers:
         connection.autocommit = True
@@ -97,12 +100,12 @@ def _floor(workplace: Workplace, layout: Layout) -> Cost:
         taken = make_tenants(connection, client, projects)
         after = os.times()
     mine = after.user + after.system - before.user - before.system
-    return Cost(sum(taken.values()), mine, servers[0].postgresql, servers[0].openbao, created=layout.tenants)
+    return Cost(sum(taken.values()), mine, servers[0].postgresql, servers[0].openbao, created=len(projects))
 
 
 def _made(workplace: Workplace, layout: Layout) -> dict[str, Any]:
-    """The last tenant as it stands."""
-    project = tenants(layout.tenants, layout.cell_size)[-1]
+    """The first tenant as it stands."""
+    project = tenants(layout.cell_size, layout.cell_size)[0]
     with workplace.servers.postgres.connect() as connection:
         return catalogue(connection, workplace.servers.openbao.client(), project)
 
