@@ -37,9 +37,10 @@ lint: $(STAMP)
 	./dataplane catalogue --check
 	$(BIN)/python docs/draw.py --check
 
-# What things cost, as ratios measured side by side in one run (bench/README.md).
+# What things cost, as ratios measured side by side in one run (bench/README.md). SCALE=--help: less, or more, of it.
 bench: $(STAMP)
 	$(BIN)/python bench/policies.py
+	$(BIN)/python -m bench.scale $(SCALE)
 
 # The pictures in docs/architecture.md, from what the program declares.
 docs: $(STAMP)

@@ -1,5 +1,8 @@
 """The program behind every stack: the central Supabase data plane, or one cell of the projects attached to it."""
 
+import asyncio
+import gc
+
 import pulumi
 
 from components.cell import Cell, CellArgs
@@ -7,6 +10,9 @@ from components.central import SupabaseCentral, SupabaseCentralArgs
 from components.platform import export_platform, read_platform
 from components.projects import load_projects
 from components.settings import CellSettings, checkout, load_settings
+
+# Whatever a program makes is needed until it ends; looking for garbage among it would take longer than all else here.
+gc.disable()
 
 settings = load_settings()
 projects = load_projects(
@@ -24,3 +30,11 @@ else:
     arguments = SupabaseCentralArgs.from_settings(settings, pulumi.Config(), checkout(), projects)
     central = SupabaseCentral("supabase", arguments)
     export_platform(central)
+
+
+async def begun() -> None:
+    """Lets every registration begin, so that the SDK waits for these; else it polls all outputs, at a square's cost."""
+    await asyncio.sleep(0)
+
+
+pulumi.run(begun)

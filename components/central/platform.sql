@@ -177,6 +177,13 @@ language plpgsql
 set search_path = ''
 as $$
 begin
+    -- PostgREST asks for a role's rights when it needs them. What it remembers is which schemas there are to serve, and
+    -- that follows from grants on schemas alone; a reload looks at the tables of every tenant.
+    if tg_tag in ('GRANT', 'REVOKE') and not exists (
+        select from pg_catalog.pg_event_trigger_ddl_commands() as ddl where ddl.object_type = 'SCHEMA'
+    ) then
+        return;
+    end if;
     -- The first makes PostgREST run the pre-config function again, the second makes it look at the schemas.
     perform pg_catalog.pg_notify('pgrst', 'reload config'), pg_catalog.pg_notify('pgrst', 'reload schema');
 end
@@ -239,6 +246,7 @@ language plpgsql
 set search_path = ''
 as $$
 declare
+    granting oid := pg_catalog.quote_ident(current_user)::pg_catalog.regrole;  -- once, not for each schema there is
     foreigner record;
 begin
     for foreigner in
@@ -246,10 +254,10 @@ begin
             case acl.grantee when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(acl.grantee)::text end as grantee
         from pg_catalog.pg_namespace n
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
-        where n.nspname like 'proj\_%'
-            and n.nspowner = pg_catalog.quote_ident(current_user)::pg_catalog.regrole
+        where n.nspowner = granting
+            and n.nspname like 'proj\_%'
             -- Not a superuser to whom a hand has given the schema: that would hold up whoever puts it right.
-            and pg_catalog.pg_get_userbyid(n.nspowner) = n.nspname || '_owner'
+            and pg_catalog.pg_get_userbyid(granting) = n.nspname || '_owner'
     loop
         -- PostgREST's login is let in by the platform, which makes it a member of the tenant's roles first.
         if foreigner.privilege_type = 'USAGE' and not foreigner.is_grantable

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from kubernetes.client import ApiClient, ApiextensionsV1Api
+from kubernetes import client  # its APIs are imported when they are asked for, which takes a second
+from kubernetes.client import ApiClient
 
 from embedded.errors import ServerError
 from embedded.kubernetes.toolchain import cache_folder, run_go, why_unavailable
@@ -99,7 +100,7 @@ def install_crds(api: ApiClient, operators: Collection[str] = tuple(CRD_SOURCES)
         kubernetes.client.ApiException: if the cluster refuses one.
     """
     definitions = [definition for operator in operators for definition in load_crds(operator)]
-    extensions = ApiextensionsV1Api(api)
+    extensions = client.ApiextensionsV1Api(api)
 
     def apply(definition: dict[str, Any]) -> str:
         name = str(definition["metadata"]["name"])

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from kubernetes.client import ApiClient, CoreV1Api, StorageV1Api
+from kubernetes import client  # its APIs are imported when they are asked for, which takes a second
+from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from embedded.errors import ServerError
@@ -28,7 +29,7 @@ def add_nodes(api: ApiClient, count: int = 1) -> list[str]:
     Raises:
         ServerError: if they do not get ready.
     """
-    core = CoreV1Api(api)
+    core = client.CoreV1Api(api)
     names = [f"embedded-{number}" for number in range(1, count + 1)]
     for name in names:
         labels = {
@@ -63,7 +64,7 @@ def add_volumes(api: ApiClient, count: int, *, storage_class: str = "standard", 
     """
     default = {"storageclass.kubernetes.io/is-default-class": "true"}
     _create(
-        StorageV1Api(api).create_storage_class,
+        client.StorageV1Api(api).create_storage_class,
         {
             "metadata": {"name": storage_class, "annotations": default},
             "provisioner": "kubernetes.io/no-provisioner",
@@ -78,7 +79,7 @@ def add_volumes(api: ApiClient, count: int, *, storage_class: str = "standard", 
             "hostPath": {"path": "/nowhere"},
         }
         volume = {"metadata": {"name": f"{storage_class}-{number}"}, "spec": spec}
-        _create(CoreV1Api(api).create_persistent_volume, volume)
+        _create(client.CoreV1Api(api).create_persistent_volume, volume)
 
 
 def _create(create: Callable[[Any], object], document: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import json
 import logging
 import runpy
@@ -23,6 +24,7 @@ from embedded.home import Home
 from embedded.runner.monitor import EngineLog, Monitor, Step
 from embedded.runner.policy import PolicyPack, Violation
 from embedded.runner.properties import Properties
+from embedded.runner.providers.base import PARALLEL
 from embedded.runner.state import StackState
 
 __all__ = [
@@ -37,7 +39,6 @@ __all__ = [
     "stack_outputs",
 ]
 
-_PARALLEL = 16
 _ORGANIZATION = "organization"
 
 
@@ -208,7 +209,7 @@ class _Program:
             "stack": stack,
             "monitor": monitor,
             "engine": engine,
-            "parallel": _PARALLEL,
+            "parallel": PARALLEL,
             "dry_run": preview,
             "organization": _ORGANIZATION,
             "root_directory": str(root),
@@ -246,7 +247,7 @@ class _Program:
         pulumi.runtime.configure(Settings(**self._settings))
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
-        executor = ThreadPoolExecutor(_PARALLEL)
+        executor = ThreadPoolExecutor(PARALLEL)
         loop.set_default_executor(executor)
         if str(self._root) not in sys.path:
             sys.path.insert(0, str(self._root))
@@ -262,6 +263,7 @@ class _Program:
         finally:
             executor.shutdown(wait=True)
             loop.close()
+            gc.enable()  # the program has turned it off for itself; this process may go on
 
 
 def _raise(error: BaseException | None, monitor: Monitor, stack: str) -> None:

@@ -328,6 +328,30 @@ def test_new_tables_reach_postgrests_cache(database: EmbeddedPostgres) -> None:
             assert "reload schema" in told
 
 
+def test_a_grant_on_a_table_makes_postgrest_reload_nothing(database: EmbeddedPostgres) -> None:
+    with connect(database, ADMIN_USER, database.admin_password) as listener, database.connect() as admin:
+        admin.autocommit = True
+        admin.execute("create table proj_one.granted (a int); create function proj_one.f() returns int return 1")
+        listener.autocommit = True
+        listener.execute("listen pgrst")
+        for statement in (
+            "grant select on proj_one.granted to proj_one_owner",
+            "revoke select on all tables in schema proj_one from proj_one_owner",
+            "grant execute on function proj_one.f() to public",
+            "alter default privileges for role proj_one_owner in schema proj_one grant select on tables to public",
+            "grant usage on schema proj_one to authenticator",  # the only one to be heard
+        ):
+            admin.execute(statement.encode())
+        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        assert sorted(told) == ["reload config", "reload schema"]
+        assert list(listener.notifies(timeout=0.5)) == []
+        admin.execute("revoke usage on schema proj_one from authenticator")
+        admin.execute(
+            "alter default privileges for role proj_one_owner in schema proj_one revoke select on tables from public"
+        )
+        admin.execute("drop table proj_one.granted; drop function proj_one.f()")
+
+
 def test_nothing_of_the_platform_is_open_to_the_public(database: EmbeddedPostgres) -> None:
     open_to_all = one(
         database,

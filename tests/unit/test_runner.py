@@ -133,7 +133,7 @@ def test_a_type_that_the_runner_does_not_know_fails_by_name(tmp_path: Path) -> N
 def test_configuration_has_the_projects_defaults_then_the_stacks_then_the_machines() -> None:
     config = load_config(CHECKOUT, "local-central", {"database": {"host": "h"}}, {"databaseAdminPassword": "x"})
     values = {key.partition(":")[2]: value for key, value in config.values.items()}
-    assert values["cellSize"] == "50"
+    assert values["cellSize"] == "25"
     assert values["environment"] == "local"
     assert values["database"] == '{"host": "h"}'
     assert config.secrets == {"supabase-data-plane:databaseAdminPassword"}

@@ -5,7 +5,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Handler", "Inputs", "Live", "Options", "ProviderClient", "differences"]
+__all__ = ["PARALLEL", "Handler", "Inputs", "Live", "Options", "ProviderClient", "differences"]
+
+PARALLEL = 16
+"""How many resources are applied at the same time."""
 
 Inputs = Mapping[str, Any]
 

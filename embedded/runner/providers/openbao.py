@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import hvac
 import requests
 from hvac.exceptions import InvalidPath, VaultError
+from requests.adapters import HTTPAdapter
 
 from components.openbao import OpenBaoUnavailableError, connect, explain
-from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
+from embedded.runner.providers.base import PARALLEL, Handler, Inputs, Live, ProviderClient
 
 __all__ = ["OpenBaoClient"]
 
@@ -78,13 +80,19 @@ class OpenBaoClient(ProviderClient):
 
     def __init__(self, inputs: Inputs) -> None:
         self._address: str = inputs.get("address") or os.environ.get("VAULT_ADDR", "")
+        self._lock = threading.Lock()
         self._client_of_this: hvac.Client | None = None
 
     @property
     def _client(self) -> hvac.Client:
-        if self._client_of_this is None:
-            self._client_of_this = connect(self._address)
-        return self._client_of_this
+        with self._lock:
+            if self._client_of_this is None:
+                client = connect(self._address)
+                for scheme in ("http://", "https://"):
+                    # A connection for everybody who asks at the same time; the default keeps ten.
+                    client.session.mount(scheme, HTTPAdapter(pool_maxsize=PARALLEL))
+                self._client_of_this = client
+            return self._client_of_this
 
     @cached_property
     def handlers(self) -> Mapping[str, Handler]:

@@ -76,7 +76,8 @@ class PostgresqlClient(ProviderClient):
             "options": _SESSION,
         }
         self._pool: ConnectionPool[psycopg.Connection[dict[str, Any]]] = ConnectionPool(
-            kwargs={**self._arguments, "row_factory": dict_row},
+            # Reads need no transaction around them; `_run` begins its own.
+            kwargs={**self._arguments, "row_factory": dict_row, "autocommit": True},
             min_size=0,
             max_size=_POOL_SIZE,
             timeout=_WAIT_SECONDS,
@@ -136,7 +137,7 @@ class PostgresqlClient(ProviderClient):
     def _connection(self, database: str | None = None) -> AbstractContextManager[psycopg.Connection[dict[str, Any]]]:
         if database not in (None, self._arguments["dbname"]):
             # A few schemas of the platform are in another one; that is no reason to keep a pool.
-            return psycopg.connect(**{**self._arguments, "dbname": database}, row_factory=dict_row)
+            return psycopg.connect(**{**self._arguments, "dbname": database}, row_factory=dict_row, autocommit=True)
         with self._lock:
             if self._pool.closed:
                 # A pool goes on trying and keeps the cause to itself; one connection says it at once.
@@ -226,11 +227,8 @@ class PostgresqlClient(ProviderClient):
     def _apply_database(self, desired: Inputs, live: Live | None) -> None:
         verb = "create database {} owner {}" if live is None else "alter database {} owner to {}"
         statement = sql.SQL(verb).format(sql.Identifier(desired["name"]), sql.Identifier(desired["owner"]))
-        with self._connection() as connection:
-            # It runs in no transaction.
-            connection.autocommit = True
+        with self._connection() as connection:  # it runs in no transaction
             connection.execute(statement)
-            connection.autocommit = False
 
     def _read_schema(self, desired: Inputs) -> Live | None:
         elsewhere = desired.get("database")

@@ -1,0 +1,1 @@
+"""What tenants cost by their number: ``python -m bench.scale``."""
