@@ -59,7 +59,10 @@ def statements(project: Project) -> Iterator[sql.Composed]:
             sql.SQL("execute on functions"),
         ):
             yield sql.SQL("{} in schema {} grant {} to {}").format(defaults, schema, granted, role[level])
-        yield sql.SQL("grant {} to authenticator").format(role[level])
+    yield sql.SQL(
+        "insert into data_plane.api_access (tenant, login, storage) values ({}, 'authenticator', true)"
+    ).format(names.schema)
+    yield sql.SQL("select data_plane.apply_api_access({})").format(names.schema)
     yield sql.SQL("insert into data_plane.sign_in (tenant, sign_up) values ({}, {})").format(
         names.schema, project.sign_up.value
     )
@@ -73,7 +76,7 @@ def documents(project: Project, entities: dict[str, str]) -> Iterator[tuple[str,
     """The requests to OpenBao of one tenant: path and body."""
     names, limits = project.names, project.limits
     for level in AccessLevel:
-        lease = lease_statements(names.role(level), limits.statement_timeout)
+        lease = lease_statements(names.role(level), limits.statement_timeout, limits.lease_ttl)
         yield (
             f"{DATABASE_MOUNT}/roles/{names.role(level)}",
             {
