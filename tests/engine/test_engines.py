@@ -136,6 +136,7 @@ def test_changed_limits_and_people_are_applied_in_place(workplace: Workplace) ->
     with psycopg.connect(lease.connection_string) as session:
         assert session.execute("show statement_timeout").fetchone() == ("5s",)
     with plane.admin() as admin:
+        admin.execute("set session authorization authenticator")
         admin.execute("select data_plane.pre_config()")
         row = admin.execute("select current_setting('pgrst.db_schemas')").fetchone()
     assert row == ("public,data_plane_api,proj_alpha,proj_beta_two",)
