@@ -1,16 +1,18 @@
-"""Who uses leases on the command line: a person, a workload, or whoever an OpenBao token says."""
+"""Who uses leases on the command line: a person, a workload, or whoever an OpenBao token says; and where."""
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import hvac
 import typer
 
 from components.naming import AccessLevel, TenantNames
 from components.workloads import WorkloadMethod
-from connector.bindings import DataPlane
+from connector.bindings import DataPlane, data_plane_of
 from connector.errors import ConnectorError
 from connector.sign_in import (
     ROLE_ID_VARIABLE,
@@ -20,44 +22,43 @@ from connector.sign_in import (
     KubernetesCredentials,
     WorkloadSignIn,
 )
+from embedded.workplace import ENVIRONMENT
 
-__all__ = [
-    "AuthOption",
-    "Caller",
-    "RoleIdFileOption",
-    "SecretIdFileOption",
-    "TokenFileOption",
-    "UserOption",
-    "WorkloadOption",
-    "WrappedOption",
-    "project_of",
-]
+__all__ = ["Caller", "CallerOptions", "EnvironmentOption", "project_of", "taking"]
 
-UserOption = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
-AuthOption = Annotated[
+_User = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
+_Auth = Annotated[
     WorkloadMethod | None, typer.Option("--auth", help="Sign in as a workload of the project, by this method.")
 ]
-WorkloadOption = Annotated[
+_Workload = Annotated[
     str | None, typer.Option("--workload", help="Which workload; not needed if only one signs in by the method.")
 ]
-TokenFileOption = Annotated[
+_TokenFile = Annotated[
     Path | None,
     typer.Option(
         envvar="DATA_PLANE_TOKEN_FILE", help=f"Kubernetes: the account's token, by default {SERVICE_ACCOUNT_TOKEN}."
     ),
 ]
-RoleIdFileOption = Annotated[
+_RoleIdFile = Annotated[
     Path | None,
     typer.Option(envvar="DATA_PLANE_ROLE_ID_FILE", help=f"AppRole: file with the role-ID, else {ROLE_ID_VARIABLE}."),
 ]
-SecretIdFileOption = Annotated[
+_SecretIdFile = Annotated[
     Path | None,
     typer.Option(
         envvar="DATA_PLANE_SECRET_ID_FILE", help=f"AppRole: file with the secret-ID, else {SECRET_ID_VARIABLE}."
     ),
 ]
-WrappedOption = Annotated[
+_Wrapped = Annotated[
     bool, typer.Option("--wrapped", help="AppRole: a wrapping token is in place of the secret-ID; it works once.")
+]
+
+_Binding = Annotated[
+    Path | None,
+    typer.Option(envvar="DATA_PLANE_BINDING", help="A JSON file with the binding, instead of the stacks' outputs."),
+]
+EnvironmentOption = Annotated[
+    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
 
 
@@ -113,6 +114,61 @@ class Caller:
             return WorkloadSignIn(plane.binding(project), credentials, self.workload)
         approle = AppRoleCredentials(self.role_id_file, self.secret_id_file, self.wrapped)
         return WorkloadSignIn(plane.binding(project), approle, self.workload)
+
+
+@dataclass(frozen=True)
+class CallerOptions:
+    """The options by which a command is told who asks, and of which data plane, as they were given."""
+
+    user: _User = None
+    auth: _Auth = None
+    workload: _Workload = None
+    token_file: _TokenFile = None
+    role_id_file: _RoleIdFile = None
+    secret_id_file: _SecretIdFile = None
+    wrapped: _Wrapped = False
+    binding: _Binding = None
+    environment: EnvironmentOption = ENVIRONMENT
+
+    def caller(self) -> Caller:
+        """Who asks.
+
+        Raises:
+            ConnectorError: if the options contradict one another.
+        """
+        return Caller(
+            self.user,
+            self.auth,
+            self.workload,
+            self.token_file,
+            self.role_id_file,
+            self.secret_id_file,
+            self.wrapped,
+        )
+
+    def plane(self) -> DataPlane:
+        """The data plane that is asked."""
+        return data_plane_of(self.environment, self.binding)
+
+
+def taking(options: type[CallerOptions]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the fields of a dataclass as options, and the dataclass in their place as its first argument."""
+    fields = inspect.signature(options).parameters
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command).parameters.values()
+
+        @functools.wraps(command)
+        def with_options(**given: Any) -> None:
+            command(options(**{name: given.pop(name) for name in fields}), **given)
+
+        # None has to stand before another, so that it does not matter which have a default.
+        named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *fields.values())]
+        with_options.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
+        return with_options
+
+    return decorate
 
 
 def project_of(lease_id: str, plane: DataPlane) -> tuple[str, AccessLevel]:

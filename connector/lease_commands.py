@@ -4,8 +4,8 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,24 +16,14 @@ from rich.table import Table
 from components.durations import format_duration, parse_duration
 from components.naming import AccessLevel, TenantNames
 from connector.bindings import DataPlane, data_plane_of
-from connector.callers import (
-    AuthOption,
-    Caller,
-    RoleIdFileOption,
-    SecretIdFileOption,
-    TokenFileOption,
-    UserOption,
-    WorkloadOption,
-    WrappedOption,
-    project_of,
-)
+from connector.callers import Caller, CallerOptions, EnvironmentOption, project_of, taking
 from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat, LiveLease, Via
 from connector.replacement import replace_lease
 from connector.supply import OnNewLease, run_supplied
 from embedded.workplace import ENVIRONMENT
 
-__all__ = ["BindingOption", "EnvironmentOption", "ViaOption", "add_lease_commands"]
+__all__ = ["ViaOption", "add_lease_commands"]
 
 _Project = Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
 _Level = Annotated[
@@ -42,13 +32,13 @@ _Level = Annotated[
 ViaOption = Annotated[
     Via | None, typer.Option(help="Which way DATABASE_URL goes; through the pooler by session where there is one.")
 ]
-BindingOption = Annotated[
-    Path | None,
-    typer.Option(envvar="DATA_PLANE_BINDING", help="A JSON file with the binding, instead of the stacks' outputs."),
-]
-EnvironmentOption = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-]
+
+
+@dataclass(frozen=True)
+class _Holder(CallerOptions):
+    """Whoever has leases to give back."""
+
+    user: Annotated[str | None, typer.Option(help="Local data plane: who has them; else the operator.")] = None
 
 
 def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
@@ -63,7 +53,9 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
     """
 
     @app.command()
+    @taking(CallerOptions)
     def lease(
+        who: CallerOptions,
         project: _Project,
         level: _Level = None,
         form: Annotated[LeaseFormat, typer.Option("--format", "-f", help="How to print it.")] = LeaseFormat.TEXT,
@@ -74,22 +66,12 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         overlap: Annotated[
             str | None, typer.Option(help="How long the replaced one is kept beside the new one, e.g. 30s.")
         ] = None,
-        user: UserOption = None,
-        auth: AuthOption = None,
-        workload: WorkloadOption = None,
-        token_file: TokenFileOption = None,
-        role_id_file: RoleIdFileOption = None,
-        secret_id_file: SecretIdFileOption = None,
-        wrapped: WrappedOption = False,
-        binding: BindingOption = None,
-        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Take a lease: a connection string and, for API levels, a token. With --replace, in exchange for another."""
         with messages():
             if overlap is not None and replace is None:
                 raise ConnectorError("--overlap is for --replace")
-            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
-            plane = data_plane_of(environment, binding)
+            caller, plane = who.caller(), who.plane()
             wanted, bound = caller.level_in(plane, project, level), plane.binding(project)
             client = LeaseClient(caller.sign_in(plane, project, wanted)())
 
@@ -105,7 +87,9 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
                 said.print(f"revoked {escape(replace)}")
 
     @app.command()
+    @taking(CallerOptions)
     def run(
+        who: CallerOptions,
         command: Annotated[list[str], typer.Argument(help="What to run, after `--`.", metavar="-- COMMAND …")],
         project: _Project,
         level: _Level = None,
@@ -113,15 +97,6 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
             OnNewLease, typer.Option(help="What the command gets to know of a new lease, beside the files.")
         ] = OnNewLease.NOTHING,
         via: ViaOption = None,
-        user: UserOption = None,
-        auth: AuthOption = None,
-        workload: WorkloadOption = None,
-        token_file: TokenFileOption = None,
-        role_id_file: RoleIdFileOption = None,
-        secret_id_file: SecretIdFileOption = None,
-        wrapped: WrappedOption = False,
-        binding: BindingOption = None,
-        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Run a command with a lease that is renewed, and replaced before it ends; then give it back.
 
@@ -130,8 +105,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
         --on-new-lease restart, or reads the dotenv file DATA_PLANE_LEASE_FILE again on a SIGHUP.
         """
         with messages():
-            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
-            plane = data_plane_of(environment, binding)
+            caller, plane = who.caller(), who.plane()
             wanted = caller.level_in(plane, project, level)
             code = run_supplied(
                 command,
@@ -164,53 +138,37 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
             answer.print(_table(found) if found else "there is no live lease")
 
     @app.command()
+    @taking(CallerOptions)
     def renew(
+        who: CallerOptions,
         lease_ids: Annotated[list[str], typer.Argument(help="IDs of leases, as `lease` printed them.")],
         lasting: Annotated[
             str | None, typer.Option("--for", help="How long from now, e.g. 30m; by default the project's lease_ttl.")
         ] = None,
-        user: UserOption = None,
-        auth: AuthOption = None,
-        workload: WorkloadOption = None,
-        token_file: TokenFileOption = None,
-        role_id_file: RoleIdFileOption = None,
-        secret_id_file: SecretIdFileOption = None,
-        wrapped: WrappedOption = False,
-        binding: BindingOption = None,
-        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Let leases last longer, up to the project's lease_max_ttl from when they were taken."""
         with messages():
             seconds = None if lasting is None else _seconds("--for", lasting)
-            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
-            plane = data_plane_of(environment, binding)
+            caller, plane = who.caller(), who.plane()
             sign_ins = _SignIns(caller, plane)
             for lease_id in lease_ids:
                 lasts = sign_ins.client_for(lease_id).renew(lease_id, seconds)
                 answer.print(f"{lease_id} lasts {format_duration(lasts)} from now")
 
     @app.command()
+    @taking(_Holder)
     def revoke(
+        who: _Holder,
         lease_ids: Annotated[list[str] | None, typer.Argument(help="IDs of leases, as `lease` printed them.")] = None,
         project: Annotated[
             str | None, typer.Option("--project", "-p", help="All leases of a project; takes an operator.")
         ] = None,
-        user: Annotated[str | None, typer.Option(help="Local data plane: who has them; else the operator.")] = None,
-        auth: AuthOption = None,
-        workload: WorkloadOption = None,
-        token_file: TokenFileOption = None,
-        role_id_file: RoleIdFileOption = None,
-        secret_id_file: SecretIdFileOption = None,
-        wrapped: WrappedOption = False,
-        binding: BindingOption = None,
-        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Give leases back: their sessions end and their logins are dropped. Who may lease may give back."""
         with messages():
             if bool(lease_ids) == bool(project):
                 raise ConnectorError("name lease IDs, or a project with --project")
-            caller = Caller(user, auth, workload, token_file, role_id_file, secret_id_file, wrapped)
-            plane = data_plane_of(environment, binding)
+            caller, plane = who.caller(), who.plane()
             if project:
                 if caller.named:
                     raise ConnectorError(

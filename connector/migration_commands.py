@@ -1,13 +1,11 @@
 """``dataplane migrate``: a project's migrations and seeds."""
 
-import functools
-import inspect
 import json
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,19 +18,9 @@ from rich.table import Table
 from components.durations import parse_duration
 from components.naming import AccessLevel, TenantNames
 from connector.audit import AuditedAction, AuditLog, Outcome, current_user
-from connector.bindings import data_plane_of
-from connector.callers import (
-    AuthOption,
-    Caller,
-    RoleIdFileOption,
-    SecretIdFileOption,
-    TokenFileOption,
-    UserOption,
-    WorkloadOption,
-    WrappedOption,
-)
+from connector.callers import CallerOptions, taking
 from connector.errors import ConnectorError, MigrationError, MigrationRefusedError
-from connector.lease_commands import BindingOption, EnvironmentOption, ViaOption
+from connector.lease_commands import ViaOption
 from connector.migrations import (
     DEFAULT_FOLDER,
     Boundary,
@@ -48,7 +36,6 @@ from connector.migrations import (
 )
 from connector.migrations.session import owner_session
 from embedded.home import Home
-from embedded.workplace import ENVIRONMENT
 
 __all__ = ["add_migration_commands"]
 
@@ -69,20 +56,12 @@ _Seconds = Annotated[str, typer.Option(metavar="DURATION")]
 
 
 @dataclass(frozen=True)
-class _Target:
+class _Target(CallerOptions):
     """The project whose schema is migrated, and who does it."""
 
-    project: Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")]
-    user: UserOption = None
-    auth: AuthOption = None
-    workload: WorkloadOption = None
-    token_file: TokenFileOption = None
-    role_id_file: RoleIdFileOption = None
-    secret_id_file: SecretIdFileOption = None
-    wrapped: WrappedOption = False
+    # Has to be given; a field with a default may not stand before one without.
+    project: Annotated[str, typer.Option("--project", "-p", help="Slug of the project.")] = field(kw_only=True)
     via: ViaOption = None
-    binding: BindingOption = None
-    environment: EnvironmentOption = ENVIRONMENT
 
     @property
     def names(self) -> TenantNames:
@@ -90,17 +69,8 @@ class _Target:
 
     @contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
-        caller = Caller(
-            self.user,
-            self.auth,
-            self.workload,
-            self.token_file,
-            self.role_id_file,
-            self.secret_id_file,
-            self.wrapped,
-        )
-        plane = data_plane_of(self.environment, self.binding)
-        client = caller.sign_in(plane, self.project, AccessLevel.OWNER)()
+        plane = self.plane()
+        client = self.caller().sign_in(plane, self.project, AccessLevel.OWNER)()
         with owner_session(client, plane.binding(self.project), self.via) as connection:
             yield connection
 
@@ -114,21 +84,6 @@ class _Target:
             except MigrationRefusedError:
                 under_way.note(outcome=Outcome.REFUSED)
                 raise
-
-
-def _on_target(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of :class:`_Target`, and that in their place as its first argument."""
-    options = inspect.signature(_Target).parameters
-    _, *own = inspect.signature(command).parameters.values()
-
-    @functools.wraps(command)
-    def with_options(**given: Any) -> None:
-        command(_Target(**{name: given.pop(name) for name in options}), **given)
-
-    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*options.values(), *own)]
-    with_options.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
-    return with_options
 
 
 def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
@@ -148,7 +103,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         said.print(f"  {escape(file.path.name)}")
 
     @migrate.command()
-    @_on_target
+    @taking(_Target)
     def up(
         target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
@@ -189,7 +144,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
                     said.print("[yellow]Without a policy, so only owner and service role see rows:[/]", ", ".join(bare))
 
     @migrate.command()
-    @_on_target
+    @taking(_Target)
     def status(
         target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
@@ -210,7 +165,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         answer.print(table)
 
     @migrate.command()
-    @_on_target
+    @taking(_Target)
     def baseline(
         target: _Target,
         version: Annotated[str, typer.Argument(help="The last migration whose effect the schema has.")],
@@ -225,7 +180,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
             answer.print(f"{len(noted)} migrations noted as applied to {target.names.schema}")
 
     @migrate.command()
-    @_on_target
+    @taking(_Target)
     def repair(
         target: _Target,
         applied: Annotated[
@@ -247,7 +202,7 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
             answer.print(f"the history of {target.names.schema} is corrected")
 
     @migrate.command()
-    @_on_target
+    @taking(_Target)
     def seed(
         target: _Target,
         folder: _Folder = DEFAULT_FOLDER,
