@@ -11,10 +11,9 @@ from typing import Any
 import hvac
 import requests
 from hvac.exceptions import InvalidPath, VaultError
-from requests.adapters import HTTPAdapter
 
 from components.openbao import OpenBaoUnavailableError, connect, explain
-from embedded.runner.providers.base import PARALLEL, Handler, Inputs, Live, ProviderClient
+from embedded.runner.providers.base import Handler, Inputs, Live, ProviderClient
 
 __all__ = ["OpenBaoClient"]
 
@@ -87,11 +86,7 @@ class OpenBaoClient(ProviderClient):
     def _client(self) -> hvac.Client:
         with self._lock:
             if self._client_of_this is None:
-                client = connect(self._address)
-                for scheme in ("http://", "https://"):
-                    # A connection for everybody who asks at the same time; the default keeps ten.
-                    client.session.mount(scheme, HTTPAdapter(pool_maxsize=PARALLEL))
-                self._client_of_this = client
+                self._client_of_this = connect(self._address)
             return self._client_of_this
 
     @cached_property
