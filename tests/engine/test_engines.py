@@ -169,7 +169,12 @@ def test_a_removed_file_takes_nothing_away_and_is_not_passed_over_in_silence(
     path.unlink()
     if isinstance(workplace.engine, EmbeddedEngine):
         *remarks, left = bring_up(workplace)[1].remarks
-        names = ("beta-two-revocation", "cell-1-people-person-alias-bert", "cell-1-people-person-bert")
+        names = (
+            "beta-two-api-access",
+            "beta-two-revocation",
+            "cell-1-people-person-alias-bert",
+            "cell-1-people-person-bert",
+        )
         assert set(remarks) == {f"{name} is no longer declared; this runner removes nothing" for name in names}
         assert left.startswith("proj_beta_two is in no project's file: its data is kept")
     else:

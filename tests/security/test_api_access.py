@@ -69,8 +69,8 @@ def test_what_was_given_by_hand_shows_and_is_taken_away(admin: Connection) -> No
     assert dict(shown) == {
         ATTACKER.schema: SHARED,
         VICTIM.schema: SHARED,
-        HIDDEN.schema: SHARED,
-        APART.schema: f"{SHARED} and {APART.authenticator}",
+        HIDDEN.schema: f"{SHARED} in part",
+        APART.schema: f"{SHARED} in part and {APART.authenticator}",
     }
     admin.execute("select data_plane.apply_api_access(tenant) from data_plane.api_access")
     assert members(admin, HIDDEN.schema) == {"anon": {STORAGE}, "authenticated": {STORAGE}}
