@@ -77,6 +77,9 @@ def declare(program: Callable[[], Any], *, stack: str = "test") -> Program:
         async def run() -> None:
             def body() -> None:
                 recorded.result = program()
+                # What another program's loop has left is none of this one's, and cannot be waited for.
+                outputs = pulumi.runtime.settings.SETTINGS.outputs
+                outputs -= {task for task in outputs if task.get_loop() is not loop}
 
             await pulumi.runtime.stack.run_pulumi_func(body)
             if isinstance(recorded.result, pulumi.Output):
