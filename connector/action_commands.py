@@ -17,6 +17,7 @@ from connector.audit import current_user
 from connector.catalogue import CATALOGUE_FILE, catalogue_text
 from connector.errors import ConnectorError
 from connector.executor import SupabaseExecutor
+from connector.options import EnvironmentOption
 from connector.service_binding import SERVICE_CATALOGUE_FILE, service_catalogue_text
 from embedded.workplace import ENVIRONMENT
 
@@ -30,9 +31,6 @@ _Role = Annotated[str, typer.Option("--role", help=f"One of {', '.join(_ROLES)};
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
 _Actor = Annotated[str | None, typer.Option("--actor", help="Who asks, for the audit log; by default who runs this.")]
 _Json = Annotated[bool, typer.Option("--json", help="Answer with the whole result, as a JSON object.")]
-_Environment = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-]
 
 
 def add_action_commands(  # noqa: C901 five commands, each by itself
@@ -79,7 +77,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
         dry_run: _DryRun = False,
         actor: _Actor = None,
         as_json: _Json = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Attach a project, or change how it is attached; what is not named stays as it is."""
         given = {
@@ -101,7 +99,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
         dry_run: _DryRun = False,
         actor: _Actor = None,
         as_json: _Json = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Give a team its role on a project, in place of any other."""
         inputs = {"project": project, "team": team, "role": _role(role)}
@@ -115,7 +113,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
         dry_run: _DryRun = False,
         actor: _Actor = None,
         as_json: _Json = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Give a person a role on a project, in place of any other."""
         inputs = {"project": project, "user": user, "role": _role(role)}
@@ -126,7 +124,7 @@ def add_action_commands(  # noqa: C901 five commands, each by itself
         action: Annotated[str, typer.Argument(help="Name of an action of the catalogue.")],
         dry_run: _DryRun = False,
         actor: _Actor = None,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Carry out an action with the inputs on standard input, a JSON object, and answer with its result."""
         with messages():

@@ -11,14 +11,11 @@ from rich.table import Table
 
 from connector.backups import Backups, LocalBackups, RestoreRequest, parse_moment
 from connector.cluster_backups import ClusterBackups, central_stack, cluster_errors
+from connector.options import EnvironmentOption
 from embedded.servers import Servers
 from embedded.workplace import ENVIRONMENT
 
 __all__ = ["add_backup_commands"]
-
-_Environment = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-]
 
 
 def add_backup_commands(  # noqa: C901 four commands, each by itself
@@ -41,7 +38,7 @@ def add_backup_commands(  # noqa: C901 four commands, each by itself
         return ClusterBackups(central_stack(environment), say)
 
     @app.command()
-    def backup(environment: _Environment = ENVIRONMENT) -> None:
+    def backup(environment: EnvironmentOption = ENVIRONMENT) -> None:
         """Back up the database now, physically and logically, beside what happens on schedule."""
         with messages(), cluster_errors():
             made = backups_of(environment)
@@ -49,7 +46,7 @@ def add_backup_commands(  # noqa: C901 four commands, each by itself
             _show(made, answer)
 
     @app.command()
-    def backups(environment: _Environment = ENVIRONMENT) -> None:
+    def backups(environment: EnvironmentOption = ENVIRONMENT) -> None:
         """Show what there is to restore from."""
         with messages(), cluster_errors():
             _show(backups_of(environment), answer)
@@ -65,7 +62,7 @@ def add_backup_commands(  # noqa: C901 four commands, each by itself
         timeline: Annotated[str, typer.Option(help="After a former restore: which history to follow.")] = "latest",
         check: Annotated[bool, typer.Option("--check", help="A drill: try it out, and change nothing.")] = False,
         yes: Annotated[bool, typer.Option("--yes", help="Do it, instead of showing what would be done.")] = False,
-        environment: _Environment = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Show how the database would be restored; with --yes, restore it. Nothing is deleted."""
         with messages(), cluster_errors():
@@ -86,7 +83,7 @@ def add_backup_commands(  # noqa: C901 four commands, each by itself
             answer.print("Restored.")
 
     @app.command()
-    def realign(environment: _Environment = ENVIRONMENT) -> None:
+    def realign(environment: EnvironmentOption = ENVIRONMENT) -> None:
         """After a restore by hand: today's passwords for services and OpenBao, and an end to every lease."""
         with messages(), cluster_errors():
             backups_of(environment).realign()

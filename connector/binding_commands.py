@@ -15,6 +15,7 @@ from components.naming import AccessLevel
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.leases import Via
+from connector.options import EnvironmentOption
 from connector.service_binding import BindingForm, BindRequest, Provision, bind_request, binding_text
 from connector.service_binding.documents import difference, write_whole
 from embedded.workplace import ENVIRONMENT
@@ -64,9 +65,7 @@ def add_binding_commands(app: typer.Typer, messages: Callable[[], AbstractContex
                 help="A JSON file with the project's binding, instead of the stacks' outputs.",
             ),
         ] = None,
-        environment: Annotated[
-            str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-        ] = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Write what binds a workspace to a project's schema: an asset, a compose fragment, manifests. No secrets.
 

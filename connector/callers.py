@@ -14,6 +14,7 @@ from components.naming import AccessLevel, TenantNames
 from components.workloads import WorkloadMethod
 from connector.bindings import DataPlane, data_plane_of
 from connector.errors import ConnectorError
+from connector.options import EnvironmentOption
 from connector.sign_in import (
     ROLE_ID_VARIABLE,
     SECRET_ID_VARIABLE,
@@ -24,7 +25,7 @@ from connector.sign_in import (
 )
 from embedded.workplace import ENVIRONMENT
 
-__all__ = ["Caller", "CallerOptions", "EnvironmentOption", "project_of", "taking"]
+__all__ = ["Caller", "CallerOptions", "project_of", "taking"]
 
 _User = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
 _Auth = Annotated[
@@ -56,9 +57,6 @@ _Wrapped = Annotated[
 _Binding = Annotated[
     Path | None,
     typer.Option(envvar="DATA_PLANE_BINDING", help="A JSON file with the binding, instead of the stacks' outputs."),
-]
-EnvironmentOption = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
 
 

@@ -34,6 +34,7 @@ from connector.errors import ConnectorError
 from connector.lease_commands import add_lease_commands
 from connector.leases import LeaseClient, shell_exports
 from connector.migration_commands import add_migration_commands
+from connector.options import EnvironmentOption
 from connector.realignment import connector_secret
 from connector.replacement import prove
 from connector.rotation import rotate as rotate_secret
@@ -66,9 +67,6 @@ _SCHEMA_FILE = CHECKOUT / "stacks" / "project.schema.json"
 
 _Engine = Annotated[
     EngineChoice, typer.Option("--engine", envvar="DATA_PLANE_ENGINE", help="What runs the program.", show_default=True)
-]
-_Environment = Annotated[
-    str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
 ]
 
 
@@ -153,7 +151,7 @@ def schema(
 @app.command()
 def status(
     project: Annotated[str | None, typer.Option("--project", "-p", help="One project; all without it.")] = None,
-    environment: _Environment = ENVIRONMENT,
+    environment: EnvironmentOption = ENVIRONMENT,
 ) -> None:
     """Show tenants and their live leases."""
     with _messages():
@@ -179,7 +177,7 @@ def status(
 @app.command()
 def rotate(
     key: Annotated[str, typer.Argument(help="Key of connectors/supabase, e.g. SECRET_KEY_BASE.", metavar="KEY")],
-    environment: _Environment = ENVIRONMENT,
+    environment: EnvironmentOption = ENVIRONMENT,
 ) -> None:
     """Give a secret of the platform a new value, in OpenBao, in its copies and in PostgreSQL.
 

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.durations import format_duration, parse_duration
+from components.durations import format_duration
 from components.naming import AccessLevel, TenantNames
 from connector.bindings import DataPlane, data_plane_of
-from connector.callers import Caller, CallerOptions, EnvironmentOption, project_of, taking
+from connector.callers import Caller, CallerOptions, project_of, taking
 from connector.errors import ConnectorError
 from connector.leases import Lease, LeaseClient, LeaseFormat, LiveLease, Via
+from connector.options import EnvironmentOption, seconds_of
 from connector.replacement import replace_lease
 from connector.supply import OnNewLease, run_supplied
 from embedded.workplace import ENVIRONMENT
@@ -82,7 +83,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
             if replace is None:
                 show(client.issue(bound, wanted, via))
             else:
-                seconds = 0 if overlap is None else _seconds("--overlap", overlap)
+                seconds = 0 if overlap is None else seconds_of("--overlap", overlap)
                 replace_lease(client, bound, wanted, replace, via=via, overlap_seconds=seconds, show=show)
                 said.print(f"revoked {escape(replace)}")
 
@@ -148,7 +149,7 @@ def add_lease_commands(  # noqa: C901, PLR0915 five commands, each by itself
     ) -> None:
         """Let leases last longer, up to the project's lease_max_ttl from when they were taken."""
         with messages():
-            seconds = None if lasting is None else _seconds("--for", lasting)
+            seconds = None if lasting is None else seconds_of("--for", lasting)
             caller, plane = who.caller(), who.plane()
             sign_ins = _SignIns(caller, plane)
             for lease_id in lease_ids:
@@ -200,13 +201,6 @@ class _SignIns:
         if (project, level) not in self._clients:
             self._clients[project, level] = LeaseClient(self._caller.sign_in(self._plane, project, level)())
         return self._clients[project, level]
-
-
-def _seconds(option: str, text: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ConnectorError(f"{option}: found {text!r}; expected {error}") from None
 
 
 def _listed(item: LiveLease) -> dict[str, str]:

@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.durations import parse_duration
 from components.naming import AccessLevel, TenantNames
 from connector.audit import AuditedAction, AuditLog, Outcome, current_user
 from connector.callers import CallerOptions, taking
@@ -35,6 +34,7 @@ from connector.migrations import (
     seed_files,
 )
 from connector.migrations.session import owner_session
+from connector.options import seconds_of
 from embedded.home import Home
 
 __all__ = ["add_migration_commands"]
@@ -123,7 +123,9 @@ def add_migration_commands(  # noqa: C901, PLR0915 five commands, each by itself
         the run; those before it stay. Nothing at all is run if any of them names what is not the project's.
         """
         with messages():
-            limits = Limits(_seconds(statement_timeout, "statement-timeout"), _seconds(lock_timeout, "lock-timeout"))
+            limits = Limits(
+                seconds_of("--statement-timeout", statement_timeout), seconds_of("--lock-timeout", lock_timeout)
+            )
             files = migration_files(folder)
             seeds = _seeds(folder) if include_seed else []
             with target.session() as connection:
@@ -278,10 +280,3 @@ def _state(file: MigrationFile | None, entry: Entry | None) -> str:
     if entry.state is State.STARTED:
         return f"started, {entry.done} statements done"
     return entry.state.value if entry.checksum == file.checksum else f"{entry.state.value}, changed since"
-
-
-def _seconds(text: str, option: str) -> int:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise ConnectorError(f"--{option}: found {text!r}; expected {error}") from None

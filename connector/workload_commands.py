@@ -19,6 +19,7 @@ from components.workloads import WorkloadMethod
 from connector.bindings import data_plane_of
 from connector.errors import ConnectorError
 from connector.leases import shell_exports
+from connector.options import EnvironmentOption
 from connector.sign_in import ROLE_ID_VARIABLE, SECRET_ID_VARIABLE
 from embedded.workplace import ENVIRONMENT
 
@@ -51,9 +52,7 @@ def add_workload_commands(
             bool, typer.Option("--revoke-earlier", help="Make all secret-IDs of before useless.")
         ] = False,
         form: Annotated[_Form, typer.Option("--format", "-f", help="How to print it.")] = _Form.TEXT,
-        environment: Annotated[
-            str, typer.Option("--environment", "-e", help="`local`, or a deployed environment under stacks/.")
-        ] = ENVIRONMENT,
+        environment: EnvironmentOption = ENVIRONMENT,
     ) -> None:
         """Make a secret-ID for a workload, and print a token that can be exchanged for it once.
 
