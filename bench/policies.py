@@ -22,11 +22,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from embedded.runner.policy import PolicyPack
+from data_plane.engine.runner.policy import PolicyPack
 from policies.pack import POLICIES
-from tests.policy.analyzer import PACK, PROJECT, Declared, checked_resource, checked_stack
-from tests.policy.whole_program import CENTRAL_STACK, central_programs, with_urns
-from tests.unit.test_program_graph import a_cell, project
+from tests.support.analyzer import PACK, PROJECT, Declared, checked_resource, checked_stack
+from tests.support.small_programs import a_cell, project
+from tests.support.whole_program import CENTRAL_STACK, central_program, with_urns
 
 RESOURCES = 1000
 ROUNDS = 7
@@ -62,7 +62,7 @@ def tenants() -> list[Declared]:
 
 def services() -> list[Declared]:
     """The objects of the whole central stack, as often as makes a thousand."""
-    return list(islice(cycle(central_programs()["everything"]), RESOURCES))
+    return list(islice(cycle(central_program("everything")), RESOURCES))
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import pulumi
 
 from components.people import People, PeopleArgs
-from components.platform import Platform
-from components.postgres import DatabaseConnection
-from components.projects import Project
-from components.providers import SUPABASE_SECRET, database_provider, openbao_provider, read_secret
+from components.platform import DatabaseConnection, Platform
+from components.privilege_drift import TenantPrivilegeDrift
+from components.providers import database_provider, dynamic_provider, openbao_provider, read_secret
 from components.tenant import ProjectTenant, ProjectTenantArgs
-from components.tenant_walls import TenantWalls
+from components.tenant.schema import role_settings
+from data_plane.model.naming import SUPABASE_SECRET
+from data_plane.model.projects import Project
 
 __all__ = ["Cell", "CellArgs"]
 
@@ -48,6 +49,13 @@ class Cell(pulumi.ComponentResource):
             ),
             opts=child,
         )
+        dynamic = dynamic_provider(f"{name}-dynamic", opts=child)
+        tenant_opts = pulumi.ResourceOptions(
+            parent=self,
+            providers=[dynamic],
+            # Where `pulumi state move` puts a tenant that comes from another cell.
+            aliases=[pulumi.Alias(parent=pulumi.ROOT_STACK_RESOURCE)],
+        )
         tenants = {
             project.slug: ProjectTenant(
                 project.slug,
@@ -60,15 +68,24 @@ class Cell(pulumi.ComponentResource):
                     entities=people.entities,
                     team_groups=people.team_groups,
                 ),
-                opts=child,
+                opts=tenant_opts,
             )
             for project in args.projects
         }
-        TenantWalls(
-            f"{name}-walls",
+        TenantPrivilegeDrift(
+            f"{name}-privilege-drift",
             database=DatabaseConnection(platform.database, password),
-            tenants=[project.names.schema for project in args.projects],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(tenants.values())),
+            role_settings={
+                project.names.schema: role_settings(project.names, project.limits) for project in args.projects
+            },
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=dynamic,
+                depends_on=list(tenants.values()),
+                # A `destroy` asks this one first, and leaves alone what it depends on: every tenant.
+                protect=bool(tenants),
+                aliases=[pulumi.Alias(name=f"{name}-walls", type_="pulumi-python:dynamic/tenant:TenantWalls")],
+            ),
         )
         self.tenants = {slug: tenant.binding for slug, tenant in tenants.items()}
         self.register_outputs({"tenants": list(self.tenants)})

@@ -60,7 +60,7 @@ class IdentityWriter:
     def entity_alias(
         self, resource: str, alias: pulumi.Input[str], accessor: pulumi.Input[str], entity: pulumi.Input[str]
     ) -> vault.generic.Endpoint:
-        """Makes whoever signs in under a name by an auth method be an entity."""
+        """Maps a sign-in name of an auth method to an entity."""
         data = {"name": alias, "mount_accessor": accessor, "canonical_id": entity}
         return self.write(resource, "identity/entity-alias", data)
 

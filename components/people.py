@@ -29,7 +29,7 @@ class PeopleArgs:
 
 
 class People(pulumi.ComponentResource):
-    """Makes sure that every person has an entity and every team a group before they first sign in."""
+    """Creates an entity for every person and a group for every team, before they first sign in."""
 
     entities: dict[str, pulumi.Output[str]]
     """Entity ID by login name."""
@@ -41,18 +41,19 @@ class People(pulumi.ComponentResource):
         identities = IdentityWriter(args.provider, self)
         self.entities = {}
         for user in sorted(set(args.users)):
-            self.entities[user] = identities.entity(f"{name}-person-{user}", user)
-            identities.entity_alias(f"{name}-person-alias-{user}", user, args.login_accessor, self.entities[user])
+            entity = identities.entity(f"{name}-person-{user}", user)
+            known = identities.entity_alias(f"{name}-person-alias-{user}", user, args.login_accessor, entity)
+            self.entities[user] = after(known, entity)
         self.team_groups = {}
         for team in sorted(set(args.teams)):
             group = f"team-{team}"
             written = identities.write(f"{name}-team-{team}", f"identity/group/name/{group}", {"type": "external"})
             found_group = vault.identity.get_group_output(group_name=after(written, group), opts=identities.lookup)
-            self.team_groups[team] = found_group.id
             # Unlike an entity's alias, a group's is only changed under its ID, where another cell made it before.
             path = found_group.alias_id.apply(
                 lambda alias: f"identity/group-alias/id/{alias}" if alias else "identity/group-alias"
             )
             alias = {"name": team, "mount_accessor": args.login_accessor, "canonical_id": found_group.id}
-            identities.write(f"{name}-team-alias-{team}", path, alias, ignore_changes=["path"])
+            known = identities.write(f"{name}-team-alias-{team}", path, alias, ignore_changes=["path"])
+            self.team_groups[team] = after(known, found_group.id)
         self.register_outputs({})

@@ -1,57 +1,59 @@
-"""What a cell needs to know of the central stack, and how it gets to know it: one structured stack output."""
-
-from __future__ import annotations
+"""The central stack's output that cells read: addresses and names, no secrets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pulumi
 
-if TYPE_CHECKING:
-    from components.central import SupabaseCentral
+from data_plane.clients.postgres import CONNECTION
+from data_plane.model.tenant_binding import PoolerEndpoint
 
-__all__ = ["DatabaseEndpoint", "Platform", "PoolerEndpoint", "WorkloadLogin", "export_platform", "read_platform"]
+__all__ = [
+    "DatabaseConnection",
+    "DatabaseEndpoint",
+    "Platform",
+    "WorkloadAuthMethod",
+    "export_platform",
+    "read_platform",
+]
 
 _OUTPUT = "platform"
 
 
 @dataclass(frozen=True)
 class DatabaseEndpoint:
-    """Where the central PostgreSQL is."""
+    """Address of the central PostgreSQL."""
 
     host: pulumi.Input[str]
+    """As this program, OpenBao and consumers reach it."""
     port: pulumi.Input[int]
+    """Of PostgreSQL itself, not of the pooler."""
     name: pulumi.Input[str]
+    """The database."""
     admin_user: pulumi.Input[str]
+    """Its superuser."""
     sslmode: pulumi.Input[str]
+    """libpq's: ``disable``, ``require``, ``verify-ca`` or ``verify-full``."""
 
 
 @dataclass(frozen=True)
-class PoolerEndpoint:
-    """Where clients reach the pooler, and as whom: as ``<login>.<tenant>``."""
+class DatabaseConnection:
+    """The database's address, and its superuser's password."""
 
-    host: str
-    session_port: int
-    """Where a client has a server connection for its whole session."""
-    transaction_port: int
-    """Where it has one for a transaction."""
-    tenant: str
-    sslmode: str
+    endpoint: DatabaseEndpoint
+    password: pulumi.Input[str]
+    """Has to be secret."""
 
-    def document(self) -> dict[str, object]:
-        """As it stands in a stack's outputs and in tenants' bindings."""
-        return {
-            "host": self.host,
-            "sessionPort": self.session_port,
-            "transactionPort": self.transaction_port,
-            "tenant": self.tenant,
-            "sslmode": self.sslmode,
-        }
+    def properties(self) -> dict[str, pulumi.Input[Any]]:
+        """The properties that a dynamic resource passes to :func:`connect`."""
+        endpoint = self.endpoint
+        values = (endpoint.host, endpoint.port, endpoint.name, endpoint.admin_user, self.password, endpoint.sslmode)
+        return dict(zip(CONNECTION, values, strict=True))
 
 
 @dataclass(frozen=True)
-class WorkloadLogin:
+class WorkloadAuthMethod:
     """An auth method of OpenBao by which workloads sign in."""
 
     path: str
@@ -66,19 +68,21 @@ class Platform:
     """The central stack as its tenants see it. Holds no secret: those are read from OpenBao."""
 
     database: DatabaseEndpoint
+    """The central PostgreSQL."""
     openbao_address: pulumi.Input[str]
+    """OpenBao's URL."""
     login_accessor: pulumi.Input[str]
     """Accessor of the auth method by which people sign in to OpenBao."""
     api_url: pulumi.Input[str]
     """The API gateway's URL, without a path."""
     pooler: pulumi.Input[PoolerEndpoint | None] = None
-    workload_logins: pulumi.Input[Mapping[str, WorkloadLogin]] = field(default_factory=dict)
+    """Where clients reach the pooler; None where there is none."""
+    workload_logins: pulumi.Input[Mapping[str, WorkloadAuthMethod]] = field(default_factory=dict)
     """How workloads sign in, by the name of the method: ``kubernetes``, ``approle``."""
 
 
-def export_platform(central: SupabaseCentral) -> None:
-    """Exports what :func:`read_platform` reads, and the addresses that an operator looks for."""
-    platform = central.platform
+def export_platform(platform: Platform) -> None:
+    """Exports what :func:`read_platform` reads."""
     pulumi.export(
         _OUTPUT,
         {
@@ -92,14 +96,14 @@ def export_platform(central: SupabaseCentral) -> None:
             "openbaoAddress": platform.openbao_address,
             "loginAccessor": platform.login_accessor,
             "apiUrl": platform.api_url,
-            "pooler": pulumi.Output.from_input(platform.pooler).apply(lambda found: found and found.document()),
+            "pooler": pulumi.Output.from_input(platform.pooler).apply(
+                lambda found: found and found.model_dump(by_alias=True)
+            ),
             "workloadLogins": pulumi.Output.from_input(platform.workload_logins).apply(
                 lambda found: {method: asdict(login) for method, login in found.items()}
             ),
         },
     )
-    pulumi.export("jwksUrl", central.jwks_url)
-    pulumi.export("postgrestPreConfig", central.pre_config)
 
 
 def read_platform(central_stack: str) -> Platform:
@@ -111,7 +115,13 @@ def read_platform(central_stack: str) -> Platform:
     name = central_stack
     if "/" not in name:
         name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{name}"
-    outputs = pulumi.StackReference(name).require_output(_OUTPUT)
+
+    def exported(found: Any) -> Any:
+        if found is None:
+            raise pulumi.RunError(f"central stack {central_stack} has no output `{_OUTPUT}` yet: bring it up first")
+        return found
+
+    outputs = pulumi.StackReference(name).get_output(_OUTPUT).apply(exported)
 
     def value(*path: str) -> Any:
         def walk(found: Any) -> Any:
@@ -140,16 +150,12 @@ def read_platform(central_stack: str) -> Platform:
 
 def _pooler(outputs: Mapping[str, Any]) -> PoolerEndpoint | None:
     found = outputs.get("pooler")
-    if not found:
-        return None
-    # Numbers come out of a stack's outputs as floats.
-    ports = int(found["sessionPort"]), int(found["transactionPort"])
-    return PoolerEndpoint(found["host"], *ports, found["tenant"], found["sslmode"])
+    return PoolerEndpoint.model_validate(found) if found else None
 
 
-def _workload_logins(outputs: Mapping[str, Any]) -> dict[str, WorkloadLogin]:
+def _workload_logins(outputs: Mapping[str, Any]) -> dict[str, WorkloadAuthMethod]:
     found = outputs.get("workloadLogins") or {}
     return {
-        method: WorkloadLogin(login["path"], login["accessor"], login.get("audience"))
+        method: WorkloadAuthMethod(login["path"], login["accessor"], login.get("audience"))
         for method, login in found.items()
     }

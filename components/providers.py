@@ -1,20 +1,17 @@
 """The explicit providers of a stack: one for OpenBao, one for the central PostgreSQL.
 
 The OpenBao token is the operator's own (``VAULT_TOKEN`` or ``bao login``), so that it is neither configuration nor
-state. The database password is read from OpenBao when it is needed.
+state. The database password is read from OpenBao when it is needed. A cell also has one for its dynamic resources.
 """
 
 import pulumi
 import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
-from components.naming import CONNECTORS_MOUNT
 from components.platform import DatabaseEndpoint
+from data_plane.model.naming import CONNECTORS_MOUNT
 
-__all__ = ["database_provider", "openbao_provider", "read_secret"]
-
-SUPABASE_SECRET = "supabase"
-"""The KV secret inside :data:`~components.naming.CONNECTORS_MOUNT` that holds the central Supabase's keys."""
+__all__ = ["database_provider", "dynamic_provider", "openbao_provider", "read_secret"]
 
 
 def openbao_provider(
@@ -28,7 +25,7 @@ def read_secret(
     provider: vault.Provider,
     path: pulumi.Input[str],
     key: str,
-    parent: pulumi.Resource,
+    parent: pulumi.Resource | None = None,
     mount: pulumi.Input[str] = CONNECTORS_MOUNT,
 ) -> pulumi.Output[str]:
     """One value of a KV v2 secret, marked secret. Deferred while ``path`` is not known yet."""
@@ -61,3 +58,12 @@ def database_provider(
         ),
         opts=opts,
     )
+
+
+def dynamic_provider(name: str, opts: pulumi.ResourceOptions | None = None) -> pulumi.ProviderResource:
+    """The provider of a cell's dynamic resources.
+
+    The engine's default one holds the stack's whole configuration. Two cells never have the same, so the engine refuses
+    to move a resource of it from one to the other.
+    """
+    return pulumi.ProviderResource("pulumi-python", name, {}, opts)

@@ -1,82 +1,106 @@
-"""Draws the pictures in ``architecture.md`` from what the program declares; ``--check`` says whether they are right.
+"""The pictures of ``explanation/architecture.md``, as Mermaid's text, which GitHub and GitLab draw.
 
-    - which service may talk to which: the egress of every NetworkPolicy of a central stack with everything on;
+    - which services there are and which flows are allowed: the table that NetworkPolicies are generated from;
     - what a tenant is: the components and resources of a cell with one project.
 
-The pictures are Mermaid's text, which GitHub and GitLab draw. The program runs on Pulumi's mocks: no server is needed.
+The programs run on Pulumi's mocks: no server is needed.
 """
 
-import re
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from components.central.cluster import Cluster
+from components.central.network_policies import ExternalPeer, Flow, flows
+from data_plane.model.catalog import Service, load_catalog
+from data_plane.model.cluster_names import Place
+from data_plane.state_dir import CHECKOUT
+from tests.support.cluster_program import EVERYTHING, settings_of
+from tests.support.declared import Declared, Program
+from tests.support.small_programs import a_cell, project
 
-from tests.unit.cluster_program import variant
-from tests.unit.declared import Declared, Program
-from tests.unit.test_program_graph import a_cell, project
-
-PAGE = Path(__file__).with_name("architecture.md")
-_OURS = "supabase-data-plane:"
-_BLOCK = re.compile(r"(<!-- drawn: (\w+) -->\n```mermaid\n).*?(\n```)", re.DOTALL)
-_SHAPES = {"database": ("[(", ")]"), "gateway": ("{{", "}}")}
+COMPONENT = "supabase-data-plane:"
+"""What the types of this program's components begin with."""
+_SHAPES = {Service.DATABASE: ("[(", ")]"), Service.GATEWAY: ("{{", "}}")}
 
 
-def traffic() -> str:
-    """Who may talk to whom, a folder for each namespace."""
-    policies = [item.inputs for item in variant("everything").resources if item.type.endswith(":NetworkPolicy")]
-    places: defaultdict[str, set[str]] = defaultdict(set)
-    ways: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for policy in policies:
-        name = _service(policy["spec"]["podSelector"])
-        if name is None:
-            continue
-        places[policy["metadata"]["namespace"]].add(name)
-        for rule in policy["spec"].get("egress", []):
-            for peer in rule["to"]:
-                target = _service(peer.get("podSelector", {})) or "outside"
-                ways[name, target] |= {port["port"] for port in rule["ports"]}
-    lines = ["flowchart LR", "    client([clients]) --> gateway", "    lease([leases]) --> pooler"]
-    for place, names in sorted(places.items()):
-        lines.append(f'    subgraph {place.replace("-", "_")}["namespace {place}"]')
-        lines += [f"        {name}{_shape(name)}" for name in sorted(names)]
+@cache
+def everything() -> Cluster:
+    """The cluster of a central stack with everything switched on."""
+    settings = settings_of(EVERYTHING)
+    return Cluster(
+        provider=cast("Any", None),
+        settings=settings,
+        catalog=load_catalog(CHECKOUT),
+        namespaces=dict.fromkeys(Place, cast("Any", "")),
+        database_host="",
+        database_port=5432,
+        database_name="postgres",
+        admin_user="supabase_admin",
+        sslmode="require",
+        public_url="https://api.example.org",
+    )
+
+
+def allowed_flows() -> list[Flow]:
+    """The flows that are allowed with everything switched on."""
+    return flows(everything())
+
+
+def services() -> str:
+    """The services in their namespaces, and the flows among them and with the world outside."""
+    # Prometheus reads from some, and nodes of a service talk to each other: neither says how the stack is built.
+    table = [flow for flow in allowed_flows() if flow.source not in {flow.target, ExternalPeer.PROMETHEUS}]
+    ends = {end for flow in table for end in (flow.source, flow.target)}
+    places: defaultdict[str, list[Service]] = defaultdict(list)
+    for service in sorted(end for end in ends if isinstance(end, Service)):
+        places[everything().namespace_name(service)].append(service)
+    lines = ["flowchart LR"]
+    lines += [f"    {_identifier(peer)}([{peer}])" for peer in ExternalPeer if peer in ends]
+    for place, members in sorted(places.items()):
+        lines.append(f'    subgraph {_identifier(place)}["namespace {place}"]')
+        lines += [f"        {service}{_label(service)}" for service in members]
         lines.append("    end")
-    lines.append("    outside[/outside the cluster/]")
-    lines += [
-        f"    {source} -->|{', '.join(map(str, sorted(ports)))}| {target}"
-        for (source, target), ports in sorted(ways.items())
-        if source != target
-    ]
-    return "\n".join(lines)
+    lines += sorted({f"    {_identifier(flow.source)} --> {_identifier(flow.target)}" for flow in table})
+    return _mermaid(lines)
 
 
 def tenant() -> str:
     """The components of one project's slice, and how many resources of which type each holds."""
     program = a_cell(project())
     by_urn = {item.urn: item for item in program.resources}
-    components = [item for item in program.resources if item.type.startswith(f"{_OURS}tenant:")]
+    components = tenant_components(program)
     lines = ["flowchart TD"]
     for component in components:
-        held = Counter(item.type for item in program.resources if item.request.parent == component.urn)
-        counts = "<br/>".join(
-            f"{count} × {kind.rpartition(':')[2]}" for kind, count in sorted(held.items()) if not _component(kind)
-        )
+        held = Counter(item.type for item in children(program, component))
+        counts = "<br/>".join(f"{count} × {kind.rpartition(':')[2]}" for kind, count in sorted(held.items()))
         title = component.type.rpartition(":")[2]
-        lines.append(f'    {component.name.replace("-", "_")}["<b>{title}</b><br/>{counts}"]')
+        lines.append(f'    {_identifier(component.name)}["<b>{title}</b><br/>{counts}"]')
     for component in components:
         parent = by_urn.get(component.request.parent)
         if parent is not None and parent in components:
-            lines.append(f"    {parent.name.replace('-', '_')} --> {component.name.replace('-', '_')}")
+            lines.append(f"    {_identifier(parent.name)} --> {_identifier(component.name)}")
     lines += [f"    {before} -.->|before| {after}" for before, after in sorted(_order(program, components))]
-    return "\n".join(lines)
+    return _mermaid(lines)
+
+
+def tenant_components(program: Program) -> list[Declared]:
+    """The components that a cell's project is made of."""
+    return [item for item in program.resources if item.type.startswith(f"{COMPONENT}tenant:")]
+
+
+def children(program: Program, component: Declared) -> list[Declared]:
+    """The resources that are directly in a component."""
+    return [
+        item
+        for item in program.resources
+        if item.request.parent == component.urn and not item.type.startswith(COMPONENT)
+    ]
 
 
 def _order(program: Program, components: list[Declared]) -> set[tuple[str, str]]:
     """Which component's resources wait for which other's."""
-    names = {component.urn: component.name.replace("-", "_") for component in components}
+    names = {component.urn: _identifier(component.name) for component in components}
     owner = {item.urn: names.get(item.urn) or names.get(item.request.parent) for item in program.resources}
     found = {
         (owner[dependency], owner[item.urn])
@@ -89,34 +113,14 @@ def _order(program: Program, components: list[Declared]) -> set[tuple[str, str]]
     return {(str(before), str(after)) for before, after in found if before != after and whole not in {before, after}}
 
 
-def _component(kind: str) -> bool:
-    return kind.startswith(_OURS)
+def _identifier(name: str) -> str:
+    return name.replace("-", "_").replace(" ", "_")
 
 
-def _service(selector: dict[str, Any]) -> str | None:
-    name = selector.get("matchLabels", {}).get("app.kubernetes.io/name")
-    return name.removeprefix("supabase-") if name else None
+def _label(service: Service) -> str:
+    opening, closing = _SHAPES.get(service, ("[", "]"))
+    return f"{opening}{service}{closing}"
 
 
-def _shape(name: str) -> str:
-    opening, closing = _SHAPES.get(name, ("[", "]"))
-    return f"{opening}{name}{closing}"
-
-
-def drawn(page: str) -> str:
-    """The page with every picture drawn anew."""
-    pictures = {"traffic": traffic, "tenant": tenant}
-    return _BLOCK.sub(lambda block: f"{block[1]}{pictures[block[2]]()}{block[3]}", page)
-
-
-def _main(arguments: list[str]) -> Iterator[str]:
-    before = PAGE.read_text(encoding="utf-8")
-    after = drawn(before)
-    if "--check" not in arguments:
-        PAGE.write_text(after, encoding="utf-8")
-    elif before != after:
-        yield f"docs/{PAGE.name} is out of date: run `make docs`"
-
-
-if __name__ == "__main__":
-    sys.exit("\n".join(_main(sys.argv[1:])) or None)
+def _mermaid(lines: list[str]) -> str:
+    return "\n".join(["```mermaid", *lines, "```"])

@@ -1,1 +1,1 @@
-"""The policy pack of the central Supabase data plane, and the wall against bundled databases."""
+"""The policy pack of the central Supabase data plane, and the check of hand-offs for bundled databases."""

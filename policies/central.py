@@ -2,12 +2,12 @@
 
 All of these have to hold:
     - the engine's URN names this Pulumi project and a stack that this checkout declares as central (its reviewed
-      ``stacks/Pulumi.<stack>.yaml`` says ``kind: central``), or that whoever runs the pack lists in ``centralStacks``.
+      ``stacks/Pulumi.<stack>.yaml`` says ``kind: central``), or that the pack's settings list in ``centralStacks``.
       A backend has each project and stack once, so to run under that name is to run the central stack itself;
     - it is the stack that the engine says it is running;
     - the outermost component that the resource is in is the central one.
 
-Labels, tags, names and the stack's own configuration count for nothing: whoever writes a program chooses them.
+Labels, tags, names and the stack's own configuration count for nothing: the author of a program chooses them.
 """
 
 import os

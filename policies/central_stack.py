@@ -2,20 +2,26 @@
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from ipaddress import ip_network
 from typing import Any
 
 from pulumi_policy import EnforcementLevel, Policy, Severity
 
 from policies.central import CENTRAL_SETTINGS, is_central_stack
 from policies.containers import is_data_folder
-from policies.documents import looked_up
 from policies.images import Image
+from policies.machines import startup_texts
 from policies.pods import baseline_reasons, container_groups, host_ports, pod_spec, restricted_reasons
-from policies.rules import Config, Finding, Resource, is_unknown, resource_policy, stack_policy
+from policies.rules import Config, Finding, Resource, resource_policy, stack_policy
 from policies.secret_literals import known_secret, secret_in, secrets_in_command, secrets_in_text
+from policies.texts import decoded
+from policies.unknown import is_unknown
+from policies.values import looked_up
 
 __all__ = ["POLICIES"]
 
@@ -59,7 +65,11 @@ def _pinned(resource: Resource, config: Config) -> Iterable[str]:
 # Secrets
 
 _NOT_SEARCHED = re.compile(r"^(pulumi:|pulumi-(python|nodejs):|vault:|postgresql:|random:|tls:)")
-_VARIABLES = frozenset({"env", "envs", "environment", "environmentVariables"})
+_VARIABLES = frozenset({
+    "env", "envs", "environment", "environmentVariables", "envVars", "variables", "appSettings", "triggers",
+    "secureEnvironmentVariables", "configVars", "connectionStrings",
+})  # fmt: skip
+_NOTES = frozenset({"annotations", "labels", "tags"})
 _COMMANDS = frozenset({"command", "args", "entrypoint", "entrypoints", "cmd", "create", "update", "delete"})
 
 
@@ -84,9 +94,11 @@ def _found(resource: Resource) -> Iterator[tuple[str, str, str]]:
             if kind:
                 yield f"data.{key}", "", kind
             else:
-                yield from ((f"data.{key}", name, said) for name, said in secrets_in_text(text))
+                yield from _in_json(text, f"data.{key}", _DEPTH)
+        yield from _in_structure(properties.get("metadata"), "metadata", _DEPTH)
         return
     yield from _in_structure(properties, "", _DEPTH)
+    yield from _at_the_start(resource)
     if _kind(resource) in {"Release", "Chart"}:
         for path, value in _leaves(properties.get("values"), "values"):
             kind = secret_in(re.split(r"[.\]]", path)[-1], value) if isinstance(value, str) else ""
@@ -117,13 +129,45 @@ def _in_structure(value: object, path: str, depth: int) -> Iterator[tuple[str, s
             here = f"{path}.{key}" if path else str(key)
             if key in _VARIABLES:
                 yield from _in_variables(entry, here)
+            elif key in _NOTES and isinstance(entry, Mapping):
+                yield from _in_notes(entry, here)
             elif key in _COMMANDS and isinstance(entry, str | list):
                 words = [entry] if isinstance(entry, str) else [word for word in entry if isinstance(word, str)]
                 yield from ((here, name, kind) for name, kind in secrets_in_command(words))
-            yield from _in_structure(entry, here, depth - 1)
+            if isinstance(entry, str) and entry.lstrip()[:1] in {"{", "["}:
+                yield from _in_json(entry, here, depth - 1)
+            else:
+                yield from _in_structure(entry, here, depth - 1)
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             yield from _in_structure(entry, f"{path}[{index}]", depth - 1)
+
+
+def _in_json(text: str, path: str, depth: int) -> Iterator[tuple[str, str, str]]:
+    """What a text holds that may be JSON, such as the containers of a task."""
+    if text.lstrip()[:1] in {"{", "["}:
+        with suppress(ValueError, RecursionError):
+            yield from _in_structure(json.loads(text), path, depth)
+    yield from ((path, name, kind) for name, kind in secrets_in_text(text))
+
+
+def _in_notes(notes: Mapping[str, Any], path: str) -> Iterator[tuple[str, str, str]]:
+    # Most annotations are about something: `auth-secret: shop/basic` names a Secret.
+    for name, value in notes.items():
+        if isinstance(value, str) and not is_unknown(value):
+            kind = secret_in(str(name), value)
+            if kind and kind != "a secret, by its name":
+                yield f"{path}.{name}", "", kind
+            else:
+                yield from _in_json(value, f"{path}.{name}", _DEPTH)
+
+
+def _at_the_start(resource: Resource) -> Iterator[tuple[str, str, str]]:
+    """What a machine is started with."""
+    for path, text in startup_texts(resource.properties):
+        plain = decoded(text)
+        yield from ((path, name, kind) for name, kind in secrets_in_text(plain))
+        yield from ((path, name, kind) for line in plain.splitlines() for name, kind in secrets_in_command([line]))
 
 
 def _in_variables(variables: object, path: str) -> Iterator[tuple[str, str, str]]:
@@ -134,7 +178,8 @@ def _in_variables(variables: object, path: str) -> Iterator[tuple[str, str, str]
     elif isinstance(variables, list):
         for index, entry in enumerate(variables):
             if isinstance(entry, Mapping):
-                given.append((f"{path}[{index}].value", str(entry.get("name", "")), entry.get("value")))
+                name = entry.get("name", entry.get("Name", entry.get("key", "")))
+                given.append((f"{path}[{index}].value", str(name), entry.get("value", entry.get("Value"))))
             elif isinstance(entry, str) and "=" in entry:
                 variable, _, text = entry.partition("=")
                 given.append((f"{path}[{index}]", variable, text))
@@ -160,7 +205,7 @@ def _protected(resource: Resource, config: Config) -> Iterable[str]:
     if not central and not (schema and str(resource.properties.get("name")).startswith("proj_")):
         return
     keeps = bool(_KEEPS_DATA.match(resource.type) or (kind == "StatefulSet" and spec.get("volumeClaimTemplates")))
-    if keeps and not resource.protect:
+    if keeps and not resource.protect and not resource.rendered:
         yield f"{resource.name} holds data and could be deleted by an `up` (protect)"
     if schema and resource.properties.get("dropCascade") is True:
         yield f"{resource.name} would be dropped with all in it (dropCascade)"
@@ -213,6 +258,44 @@ def _doors(resource: Resource, config: Config) -> Iterable[str]:
             yield f"{resource.name} is in the node's network"
         for _, name, entry in container_groups(pod):
             yield from (f"container {name} takes port {port} of the node" for port in host_ports(entry))
+
+
+# Ways out
+
+_METADATA = tuple(
+    ip_network(text)
+    for text in ("169.254.169.254/32", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::254/128",
+                 "fd20:ce::254/128")
+)  # fmt: skip
+
+
+def _ways_out(resource: Resource, config: Config) -> Iterable[str]:
+    if _kind(resource) not in {"NetworkPolicy", "NetworkPolicyPatch"} or not is_central_stack(resource, config):
+        return
+    rules = looked_up(resource.properties, "spec.egress")
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        if not isinstance(rule, Mapping):
+            continue
+        if not rule.get("to"):
+            yield f"{resource.name} leads everywhere (spec.egress[{index}] has no `to`)"
+        blocks = [looked_up(peer, "ipBlock") for peer in rule.get("to") or () if isinstance(peer, Mapping)]
+        for block in blocks:
+            if isinstance(block, Mapping) and (reached := _metadata_in(block)):
+                yield f"{resource.name} leads to {reached} (spec.egress[{index}], {block.get('cidr')})"
+
+
+def _metadata_in(block: Mapping[str, Any]) -> str:
+    """A metadata service that an IP block leads to; empty if it leads to none, or cannot be read."""
+    try:
+        network = ip_network(str(block.get("cidr")), strict=False)
+        without = [ip_network(str(text), strict=False) for text in block.get("except") or ()]
+    except ValueError:
+        return ""
+    for address in _METADATA:
+        host = address.network_address
+        if host in network and not any(host in inside for inside in without):
+            return str(host)
+    return ""
 
 
 # Pods
@@ -375,24 +458,32 @@ POLICIES: list[Policy] = [
         severity=Severity.CRITICAL,
     ),
     resource_policy(
+        "egress-is-bounded",
+        "No Pod of the central stack reaches everywhere, or the metadata service with its node's credentials.",
+        _ways_out,
+        instead="Name where it has to go; in wide networks except the metadata services (data_plane.model.networks)",
+        settings=CENTRAL_SETTINGS,
+        severity=Severity.HIGH,
+    ),
+    resource_policy(
         "pods-are-restricted",
         "Pods keep the Pod Security Standards: restricted, the database baseline.",
         _restricted,
-        instead="Build the Pod with components.central.workload, which sets what the level asks for",
+        instead="Build the Pod with components.central.service_deployment, which sets what the level asks for",
         settings=CENTRAL_SETTINGS,
     ),
     stack_policy(
         "backups-are-present",
         "A central database is backed up: base backups by a schedule, and its write-ahead log.",
         _backed_up,
-        instead="Set `backups` in the stack's `kubernetes` (docs/backups.md)",
+        instead="Set `backups` in the stack's `kubernetes` (docs/how-to/back-up-and-restore.md)",
         settings={
             **CENTRAL_SETTINGS,
             "stacksWithoutBackups": {
                 "type": "array",
                 "items": {"type": "string"},
                 "default": ["local-central"],
-                "description": "Stacks whose data may be lost, as that of a workplace.",
+                "description": "Stacks whose data may be lost, as that of a local environment.",
             },
         },
         severity=Severity.CRITICAL,
@@ -410,7 +501,7 @@ POLICIES: list[Policy] = [
         "replicas-survive-disruption",
         "What runs more than once is not drained all at once.",
         _survives,
-        instead="Declare a PodDisruptionBudget for it, as components.central.workload does",
+        instead="Declare a PodDisruptionBudget for it, as components.central.service_deployment does",
         settings=CENTRAL_SETTINGS,
         level=EnforcementLevel.ADVISORY,
         severity=Severity.MEDIUM,

@@ -1,16 +1,19 @@
 """Containers: where a document holds them, and how to tell that one runs a PostgreSQL whatever its image is called."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.images import Image, classify
-from policies.rules import is_unknown
+from policies.images import Family, Image, classify, external_settings, image_reason, switched_off
+from policies.programs import programs_started
+from policies.values import mappings, text_of, texts_of
 
 __all__ = ["Container", "containers_in", "is_data_folder"]
 
 _LISTS = frozenset({"containers", "initContainers", "ephemeralContainers", "sidecars"})
+_SINGLE = frozenset({"container", "script", "containerTemplate"})
+"""Where Argo's Workflows, Tekton and others have one container, with its image in it."""
 _DATA_FOLDER = re.compile(
     r"^(/var/lib/postgres(ql)?(/|$)|/var/lib/pgsql(/|$)|/bitnami/postgresql|/home/postgres/pgdata|/pgdata(/|$)|/cockroach/cockroach-data)"
 )
@@ -44,7 +47,8 @@ class Container:
     image: str = ""
     command: Sequence[str] = ()
     """Command and arguments together."""
-    variables: frozenset[str] = frozenset()
+    variables: Mapping[str, str] | Collection[str] = ()
+    """Its environment; the names alone will do."""
     mounts: Sequence[str] = ()
     """The paths inside the container at which something is mounted."""
     path: str = field(default="", compare=False)
@@ -54,29 +58,44 @@ class Container:
     def of_kubernetes(cls, found: Mapping[str, Any], path: str) -> "Container":
         """A container of a Pod's specification."""
         return cls(
-            name=_text(found.get("name")),
-            image=_text(found.get("image")),
-            command=[*_texts(found.get("command")), *_texts(found.get("args"))],
-            variables=frozenset(_text(entry.get("name")) for entry in _mappings(found.get("env"))),
-            mounts=[_text(entry.get("mountPath")) for entry in _mappings(found.get("volumeMounts"))],
+            name=text_of(found.get("name")),
+            image=text_of(found.get("image")),
+            command=[word for key in ("command", "args", "source") for word in texts_of(found.get(key))],
+            variables={text_of(entry.get("name")): text_of(entry.get("value")) for entry in mappings(found.get("env"))},
+            mounts=[text_of(entry.get("mountPath")) for entry in mappings(found.get("volumeMounts"))],
             path=path,
         )
 
     def forbidden(self) -> str:
         """Why the container may not be run by a project, in words; empty if it may."""
         family = classify(self.image) if self.image else None
+        if (
+            family is Family.BUNDLED
+            and isinstance(self.variables, Mapping)
+            and switched_off(self.image, self.variables)
+        ):
+            return ""
         if family:
-            return f"image {self.image} is {family.value}"
+            settings = external_settings(self.image)
+            return image_reason(self.image) + (f"; its setting for that is {settings}" if settings else "")
         if self.image and any(word in _CLIENTS for word in re.split(r"[-_./:]", Image.parse(self.image).name)):
             return ""
         program = self._server_program()
         if program:
             return f"it starts `{program}`, a PostgreSQL server"
+        started = self._started()
+        if started:
+            return f"it {started}"
         folder = next((mount for mount in self.mounts if is_data_folder(mount)), "")
         if folder:
             return f"it mounts {folder}, the data of a PostgreSQL server"
-        variable = next(iter(sorted(self.variables & _SERVER_VARIABLES)), "")
+        variable = next(iter(sorted(_SERVER_VARIABLES.intersection(self.variables))), "")
         return f"it sets {variable}, which only a PostgreSQL server reads" if variable else ""
+
+    def _started(self) -> str:
+        """What a shell is given to do: each word that is a script, or else all words as one command."""
+        scripts = [word for word in self.command if " " in word or "\n" in word] or [" ".join(self.command)]
+        return next((reason for script in scripts for reason in programs_started(script)), "")
 
     def _server_program(self) -> str:
         for index, word in enumerate(self.command):
@@ -120,21 +139,9 @@ def containers_in(document: object, path: str = "", depth: int = 64) -> Iterator
                 for index, entry in enumerate(value):
                     if isinstance(entry, Mapping):
                         yield Container.of_kubernetes(entry, f"{here}[{index}]")
+            elif key in _SINGLE and isinstance(value, Mapping) and "image" in value:
+                yield Container.of_kubernetes(value, here)
             yield from containers_in(value, here, depth - 1)
     elif isinstance(document, Sequence) and not isinstance(document, str | bytes):
         for index, entry in enumerate(document):
             yield from containers_in(entry, f"{path}[{index}]", depth - 1)
-
-
-def _text(value: object) -> str:
-    return "" if value is None or is_unknown(value) or isinstance(value, Mapping | list) else str(value)
-
-
-def _texts(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [_text(value)]
-    return [_text(entry) for entry in value] if isinstance(value, Sequence) else []
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []

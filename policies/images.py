@@ -1,18 +1,20 @@
 """Image references, and whether one is a PostgreSQL."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from typing import Any
 
-import yaml
+from policies.tables import table
 
-__all__ = ["Family", "Image", "classify"]
+__all__ = ["Family", "Image", "classify", "external_settings", "image_reason", "standalone_supabase", "switched_off"]
 
-_DATA = Path(__file__).parent / "data" / "images.yaml"
 _DIGEST = re.compile(r"^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[0-9a-fA-F]{32,}$")
 _WORDS = re.compile(r"[-_.+]+")
+_VERSION = re.compile(r"-v?\d+$")
 
 
 class Family(StrEnum):
@@ -21,6 +23,9 @@ class Family(StrEnum):
     DATABASE = "a PostgreSQL server"
     OPERATOR = "an operator that creates PostgreSQL servers"
     SUPABASE = "a part of Supabase"
+    BUNDLED = (
+        "an application with a PostgreSQL server inside (its documentation says how to give it another one's address)"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Image:
         rest, _, digest = text.partition("@")
         before, slash, last = rest.rpartition("/")
         last, _, tag = last.partition(":")
+        if ":" in tag:
+            # A tag has no colon: `docker:postgres:16` is of LXD's remote `docker`.
+            last, _, tag = tag.partition(":")
         parts = [part for part in f"{before}{slash}{last}".split("/") if part]
         registry = ""
         if len(parts) > 1 and (re.search(r"[.:]", parts[0]) or parts[0].lower() == "localhost"):
@@ -67,6 +75,35 @@ def classify(reference: str) -> Family | None:
     return _classify(Image.parse(reference).path)
 
 
+def image_reason(reference: str) -> str:
+    """What an image is that these policies forbid, in words; empty if it is none."""
+    family = classify(reference)
+    return f"image {reference} is {family.value}" if family else ""
+
+
+def standalone_supabase(parts: Collection[str]) -> str:
+    """Which part of Supabase shows that several make a stack by themselves; empty if they do not.
+
+    Args:
+        parts: as :attr:`Image.part_of_supabase` has them.
+    """
+    core = [part for part in ("gotrue", "postgrest") if part in parts]
+    return core[0] if core and len(parts) > 1 else ""
+
+
+def switched_off(reference: str, variables: Mapping[str, str]) -> bool:
+    """Whether an application's image, with these variables, leaves out the server that it brings."""
+    entry = _bundled(Image.parse(reference).path) or {}
+    off: Mapping[str, str] = entry.get("without", {})
+    return any(fnmatchcase(variables.get(name, ""), pattern) for name, pattern in off.items())
+
+
+def external_settings(reference: str) -> str:
+    """The variables by which an application's image is given another server; empty if they are not known."""
+    entry = _bundled(Image.parse(reference).path) or {}
+    return " or ".join(entry.get("without", {}))
+
+
 @dataclass(frozen=True)
 class _Data:
     words: frozenset[str]
@@ -75,20 +112,26 @@ class _Data:
     organisations: frozenset[str]
     operators: frozenset[str]
     clients: frozenset[str]
+    client_organisations: frozenset[str]
+    unless: frozenset[str]
+    bundled: Mapping[tuple[str, ...], Mapping[str, Any]]
     stack: tuple[str, ...]
 
 
 @cache
 def _data() -> _Data:
-    data = yaml.safe_load(_DATA.read_text(encoding="utf-8"))
-    databases = data["databases"]
+    data = table("images.yaml")
+    databases, clients = data["databases"], data["clients"]
     return _Data(
         words=frozenset(databases["words"]),
         repositories=frozenset(tuple(entry.split("/")) for entry in databases["repositories"]),
         names=frozenset(databases["names"]),
         organisations=frozenset(databases["organisations"]),
         operators=frozenset(data["operators"]["names"]),
-        clients=frozenset(data["clients"]["words"]),
+        clients=frozenset(clients["words"]),
+        client_organisations=frozenset(clients["organisations"]),
+        unless=frozenset(clients["unless"]),
+        bundled={tuple(name.split("/")): entry for name, entry in data["bundled"].items()},
         stack=tuple(data["stack"]),
     )
 
@@ -100,14 +143,25 @@ def _classify(path: tuple[str, ...]) -> Family | None:
     data, name = _data(), path[-1]
     if name in data.operators:
         return Family.OPERATOR
-    if name in data.names or any(path[-len(entry) :] == entry for entry in data.repositories):
+    # `compute-node-v16` is the repository of one version of `compute-node`.
+    last_two = (*path[-2:-1], _VERSION.sub("", name))
+    if name in data.names or path[-2:] in data.repositories or last_two in data.repositories:
         return Family.DATABASE
+    if _bundled(path) is not None:
+        return Family.BUNDLED
     words = {word.rstrip("0123456789") for word in _WORDS.split(name)}
-    server = bool(words & data.words) and not words & data.clients
+    client = bool(words & data.clients and not words & data.unless) or bool(
+        data.client_organisations & set(path[-2:-1])
+    )
+    server = bool(words & data.words) and not client
     if data.organisations & set(path[:-1]):
         return Family.DATABASE if server else Family.SUPABASE
     # An image may be published under a bare name in a repository of the product's: `cloudnative-pg/postgresql`.
     return Family.DATABASE if server else None
+
+
+def _bundled(path: tuple[str, ...]) -> Mapping[str, Any] | None:
+    return _data().bundled.get(path[-2:])
 
 
 def _is_exact(tag: str) -> bool:

@@ -5,26 +5,26 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pulumi_policy import Policy, Severity
 
 from policies.central import CENTRAL_SETTINGS, is_central
+from policies.charts import chart_reasons, dependency_reasons, merged
+from policies.clouds import is_template, resource_reason, template_documents, template_reasons
 from policies.commands import started_by
 from policies.containers import Container, containers_in
-from policies.documents import (
-    chart_reasons,
-    data_file,
-    documents_in,
-    looked_up,
-    matches,
-    object_reasons,
-    operator_reason,
-)
-from policies.images import Image, classify
-from policies.references import image_references
-from policies.rules import Config, Finding, Resource, is_unknown, resource_policy, stack_policy
+from policies.documents import chart_findings, container_findings, object_reasons, operator_findings
+from policies.here import folder_here, text_here, texts_here
+from policies.images import Image, classify, standalone_supabase
+from policies.machines import machine_reasons
+from policies.programs import Allowed
+from policies.references import containers_run, image_references
+from policies.rules import Config, Finding, Resource, resource_policy, stack_policy
+from policies.tables import table
+from policies.texts import documents_in, values_in
+from policies.unknown import is_unknown
+from policies.values import looked_up, text_of
 
 __all__ = ["POLICIES"]
 
@@ -55,6 +55,10 @@ def _allowed(reference: str, config: Config) -> bool:
     return any(fnmatchcase(path, str(pattern).lower()) for pattern in config["allowedImages"])
 
 
+def _allows(config: Config) -> Allowed:
+    return lambda reference: _allowed(reference, config)
+
+
 def _container_reasons(containers: Iterable[Container], config: Config) -> Iterator[str]:
     for container in containers:
         reason = container.forbidden()
@@ -62,34 +66,60 @@ def _container_reasons(containers: Iterable[Container], config: Config) -> Itera
             yield f"container {container.name or '(unnamed)'} ({container.path}): {reason}"
 
 
+def _listed(properties: Mapping[str, Any], key: str) -> list[Any]:
+    """The entries of a property that may be one or a list of them."""
+    found = properties.get(key)
+    if found is None or is_unknown(found):
+        return []
+    if isinstance(found, str | Mapping | list):
+        return found if isinstance(found, list) else [found]
+    raise TypeError
+
+
 # Kubernetes
 
 
+def _object(resource: Resource) -> dict[str, Any]:
+    """An object of Kubernetes with what its type says of it, unless it says so itself."""
+    version, _, kind = resource.type.removeprefix("kubernetes:").rpartition(":")
+    said = resource.properties
+    own = text_of(said.get("apiVersion")) and text_of(said.get("kind"))
+    return dict(said) if own else {**said, "apiVersion": version, "kind": kind}
+
+
+def _is_object(resource: Resource) -> bool:
+    return (
+        resource.type.startswith("kubernetes:")
+        and not _HELM.match(resource.type)
+        and not _MANIFESTS.match(resource.type)
+    )
+
+
 def _workload(resource: Resource, config: Config) -> Iterable[str]:
-    if not resource.type.startswith("kubernetes:") or _HELM.match(resource.type) or _MANIFESTS.match(resource.type):
-        return
-    if _not_central(resource, config):
-        yield from _container_reasons(containers_in(resource.properties), config)
+    if _is_object(resource) and _not_central(resource, config):
+        for found in container_findings(resource.properties):
+            if not _allowed(found.image or "", config):
+                yield found.sentence
 
 
 def _operator_resource(resource: Resource, config: Config) -> Iterable[str]:
-    if not resource.type.startswith("kubernetes:") or not _not_central(resource, config):
-        return
-    version, _, kind = resource.type.removeprefix("kubernetes:").rpartition(":")
-    said, said_kind = resource.properties.get("apiVersion"), resource.properties.get("kind")
-    # A custom resource says of itself what it is; what the type says holds too.
-    candidates = {(version, kind)}
-    if isinstance(said, str) and isinstance(said_kind, str):
-        candidates.add((said, said_kind))
-    for api_version, name in sorted(candidates):
-        reason = operator_reason(api_version, name, resource.properties)
-        if reason:
-            yield reason
-            return
+    if _is_object(resource) and _not_central(resource, config):
+        yield from dict.fromkeys(found.reason for found in operator_findings(_object(resource)))
+
+
+@cache
+def _installers() -> frozenset[str]:
+    # Objects that hold others may hold one as well.
+    holders = {"CustomResource", "Object", "ManifestWork", "Composition"}
+    return frozenset(kind for entry in table("installers.yaml") for kind in entry["kinds"]) | holders
 
 
 def _helm(resource: Resource, config: Config) -> Iterable[str]:
-    if not _HELM.match(resource.type) or not _not_central(resource, config):
+    if not resource.type.startswith("kubernetes:") or not _not_central(resource, config):
+        return
+    if not _HELM.match(resource.type):
+        if resource.type.rpartition(":")[2].removesuffix("Patch") in _installers():
+            yield from (found.reason for found in chart_findings(_object(resource)))
         return
     properties = resource.properties
     # `fetchOpts` and `repo` are how the older chart resources say it.
@@ -100,12 +130,27 @@ def _helm(resource: Resource, config: Config) -> Iterable[str]:
         or ""
     )
     chart = properties.get("chart") or properties.get("path") or ""
-    given: list[object] = [properties.get("values") or {}]
-    for entry in properties.get("valueYamlFiles") or ():
-        given += documents_in(_asset_text(entry))
-    for values in given:
-        yield from chart_reasons(chart, repository, values)
-        yield from _container_reasons(containers_in(values), config)
+    values = properties.get("values") or {}
+    if not isinstance(values, Mapping | str):
+        raise TypeError
+    given: object = {}
+    for entry in _listed(properties, "valueYamlFiles"):
+        for document in documents_in(_asset_text(entry)):
+            given = merged(given, document)
+    values = values if is_unknown(values) else merged(given, values)
+    yield from chart_reasons(chart, repository, values)
+    yield from _container_reasons(containers_in(values), config)
+    yield from _local_chart(chart, values)
+
+
+def _local_chart(chart: object, values: object) -> Iterator[str]:
+    folder = folder_here(chart)
+    if folder is None or not (folder / "Chart.yaml").is_file():
+        return
+    own = values_in(text_here(str(folder / "values.yaml"))) or {}
+    for name in ("Chart.yaml", "requirements.yaml"):
+        for document in documents_in(text_here(str(folder / name))):
+            yield from (f"{name}: {reason}" for _, reason in dependency_reasons(document, merged(own, values)))
 
 
 def _manifests(resource: Resource, config: Config) -> Iterable[str]:
@@ -116,27 +161,19 @@ def _manifests(resource: Resource, config: Config) -> Iterable[str]:
 
 
 def _inline(properties: Mapping[str, Any]) -> Iterator[object]:
-    texts = properties.get("yaml")
-    for text in [texts] if isinstance(texts, str) else texts or ():
+    for text in _listed(properties, "yaml"):
         yield from documents_in(text)
-    objects = properties.get("objs")
-    yield from [objects] if isinstance(objects, Mapping) else objects or ()
-    files = properties.get("files")
-    for name in [properties.get("file"), *([files] if isinstance(files, str) else files or ())]:
-        if isinstance(name, str) and not is_unknown(name):
-            # Where the file is not here, its objects are resources of their own, and are seen as such.
-            for path in sorted(Path().glob(name)) if "*" in name and not name.startswith("/") else [Path(name)]:
-                if path.is_file():
-                    yield from documents_in(path.read_text(encoding="utf-8", errors="replace"))
+    yield from _listed(properties, "objs")
+    for name in [*_listed(properties, "file"), *_listed(properties, "files")]:
+        # Where the file is not here, its objects are resources of their own, and are seen as such.
+        for text in texts_here(name):
+            yield from documents_in(text)
 
 
 def _asset_text(asset: object) -> str:
     if not isinstance(asset, Mapping):
         return ""
-    if isinstance(asset.get("text"), str):
-        return str(asset["text"])
-    path = Path(str(asset.get("path", "")))
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return text_of(asset.get("text")) or text_here(asset.get("path"))
 
 
 # Databases inside a server, and roles that could make one
@@ -158,42 +195,75 @@ def _database_or_role(resource: Resource, config: Config) -> Iterable[str]:
 
 # Clouds
 
-
-@cache
-def _managed() -> tuple[tuple[str, str, str], ...]:
-    entries = data_file("managed_databases.yaml")
-    return tuple((entry["type"].lower(), entry.get("property", ""), entry.get("values", "")) for entry in entries)
+_OURS = ("pulumi:", "kubernetes:", "postgresql:", "vault:", "supabase-data-plane:", "random:", "tls:")
 
 
 def _managed_database(resource: Resource, config: Config) -> Iterable[str]:
-    token = resource.type.lower()
-    if token.startswith(("pulumi:", "kubernetes:", "postgresql:", "vault:", "supabase-data-plane:")):
+    if resource.type.lower().startswith(_OURS) or not _not_central(resource, config):
         return
-    for pattern, name, values in _managed():
-        if fnmatchcase(token, pattern) and _not_central(resource, config):
-            value = looked_up(resource.properties, name) if name else None
-            if not name or matches(value, values):
-                yield f"{resource.type} is a managed PostgreSQL{f' ({name}: {_shown(value)})' if name else ''}"
-                return
+    reason = resource_reason(resource.type, resource.properties)
+    if reason:
+        yield reason
+    elif is_template(resource.type):
+        for document in template_documents(resource.properties):
+            yield from template_reasons(document)
 
 
 # Containers elsewhere
 
-_ELSEWHERE = re.compile(
-    r"^(docker(-build)?|podman|dokploy|coolify|portainer|nomad|lxd|rke):|ecs/taskDefinition|:ecs:TaskDefinition|cloudrun|:run/"
-    r"|containerinstance|containerservice/group|containerapp|app:Container|lightsail/containerService|apprunner|fly:|railway:|koyeb:|render:",
-    re.IGNORECASE,
-)
 _PULL_ONLY = re.compile(r":(remoteImage|RegistryImage|Tag)$", re.IGNORECASE)
+_RUNS_CONTAINERS = re.compile(r"^docker:index/(container:Container|service:Service)$")
 
 
 def _elsewhere(resource: Resource, config: Config) -> Iterable[str]:
-    if not _ELSEWHERE.search(resource.type) or _PULL_ONLY.search(resource.type) or not _not_central(resource, config):
+    if resource.type.lower().startswith(_OURS) or _PULL_ONLY.search(resource.type) or _DYNAMIC.match(resource.type):
         return
-    for path, reference in image_references(resource.properties):
-        family = classify(reference)
-        if family and not _allowed(reference, config):
-            yield f"{path}: image {reference} is {family.value}"
+    if _not_central(resource, config):
+        for container in containers_run(resource.properties):
+            reason = container.forbidden()
+            if reason and not _allowed(container.image, config):
+                yield f"{container.path}: {reason}"
+
+
+def _by_image_id(resources: Sequence[Resource], config: Config) -> Iterable[Finding]:
+    """Containers whose image is known by its ID only: they are what the resource is that the ID comes from."""
+    servers: dict[str, str] = {}
+    for resource in resources:
+        if resource.type.startswith(("docker:", "docker-build:")) and not _RUNS_CONTAINERS.match(resource.type):
+            for key in ("name", "sourceImage", "imageName", "targetImage"):
+                reference = text_of(resource.properties.get(key))
+                if reference and classify(reference) and not _allowed(reference, config):
+                    servers[resource.urn] = reference
+                    # What is known after it was pulled; a container may be given it as a plain text.
+                    known = ("imageId", "repoDigest", "latest", "targetImage", "ref")
+                    servers |= {text_of(resource.properties.get(name)): reference for name in known}
+    servers.pop("", None)
+    for resource in resources if servers else ():
+        if not _RUNS_CONTAINERS.match(resource.type) or not _not_central(resource, config):
+            continue
+        given = {container.image for container in containers_run(resource.properties)}
+        source = next((servers[key] for key in sorted(given | resource.depends_on) if key in servers), "")
+        if source and not any(image and classify(image) for image in given):
+            yield Finding(f"{resource.name} runs the image {source}, a PostgreSQL server, by its ID", resource.urn)
+
+
+# Machines
+
+
+_MACHINE_OBJECTS = re.compile(
+    r"^kubernetes:([^/:]*\.)?(kubevirt\.io|cluster\.x-k8s\.io|karpenter[\w.]*|crossplane\.io|upbound\.io"
+    r"|harvesterhci\.io|metal3\.io|k8s\.aws|cnrm\.cloud\.google\.com)/"
+)
+
+
+def _machine(resource: Resource, config: Config) -> Iterable[str]:
+    ours = resource.type.lower().startswith(_OURS) and not _MACHINE_OBJECTS.match(resource.type)
+    if ours or _DYNAMIC.match(resource.type) or not _not_central(resource, config):
+        return
+    documents = template_documents(resource.properties) if is_template(resource.type) else [resource.properties]
+    for document in documents:
+        if isinstance(document, Mapping):
+            yield from machine_reasons(resource.type, document, _allows(config))
 
 
 # Commands
@@ -205,7 +275,7 @@ def _command(resource: Resource, config: Config) -> Iterable[str]:
     if not _DYNAMIC.match(resource.type) or not _not_central(resource, config):
         return
     for path, text in _texts(resource.properties):
-        for reason in started_by(text, lambda reference: _allowed(reference, config)):
+        for reason in dict.fromkeys(started_by(text, _allows(config), text_here)):
             yield f"{path} {reason}"
 
 
@@ -228,7 +298,7 @@ def _texts(value: object, path: str = "", depth: int = 32) -> Iterator[tuple[str
                 yield from _texts(entry, f"{path}[{index}]", depth - 1)
 
 
-# A Supabase of one's own
+# A standalone Supabase
 
 
 def _bundled(resources: Sequence[Resource], config: Config) -> Iterable[Finding]:
@@ -237,15 +307,15 @@ def _bundled(resources: Sequence[Resource], config: Config) -> Iterable[Finding]
         if not _not_central(resource, config):
             continue
         references = [container.image for container in containers_in(resource.properties)]
-        if _ELSEWHERE.search(resource.type):
+        if not resource.type.lower().startswith(_OURS):
             references += [reference for _, reference in image_references(resource.properties)]
         for reference in references:
             part = Image.parse(reference).part_of_supabase
             if part:
                 found.setdefault(part, resource)
-    core = [part for part in ("gotrue", "postgrest") if part in found]
-    if core and len(found) > 1:
-        yield Finding(f"{', '.join(sorted(found))} together are a Supabase of the stack's own", found[core[0]].urn)
+    core = standalone_supabase(found)
+    if core:
+        yield Finding(f"{', '.join(sorted(found))} together are a Supabase of the stack's own", found[core].urn)
 
 
 def _shown(value: object) -> str:
@@ -305,6 +375,22 @@ POLICIES: list[Policy] = [
         "no-postgres-container",
         "Only the central stack runs PostgreSQL: no container of Docker, Compose, Dokploy, Nomad or a cloud may.",
         _elsewhere,
+        instead=_INSTEAD,
+        settings=_SETTINGS,
+        severity=Severity.CRITICAL,
+    ),
+    stack_policy(
+        "no-postgres-container-by-image-id",
+        "Only the central stack runs PostgreSQL: a container that is given the ID of a server's image is one.",
+        _by_image_id,
+        instead=_INSTEAD,
+        settings=_SETTINGS,
+        severity=Severity.CRITICAL,
+    ),
+    resource_policy(
+        "no-postgres-on-machines",
+        "Only the central stack runs PostgreSQL: no machine may install or start one when it starts.",
+        _machine,
         instead=_INSTEAD,
         settings=_SETTINGS,
         severity=Severity.CRITICAL,

@@ -1,13 +1,13 @@
 """Policies of OpenBao as data: which paths they name, and what they allow there.
 
 They are written in HCL 1. The readers of HCL 2 that there are for Python take other texts for valid and lose repeated
-blocks, of which OpenBao honours each; a wall cannot stand on that. So what is not understood here is refused.
+blocks, of which OpenBao honours each; isolation cannot rest on that. So what is not understood here is refused.
 """
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["PathRule", "UnreadablePolicyError", "read_policy"]
 
@@ -28,6 +28,8 @@ class PathRule:
 
     path: str
     capabilities: frozenset[str]
+    allowed: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """``allowed_parameters``: values that a request's fields may have, by field."""
 
 
 def read_policy(text: str) -> list[PathRule]:
@@ -51,9 +53,9 @@ def _from_json(text: str) -> Iterator[PathRule]:
         for block in blocks if isinstance(blocks, list) else [blocks]:
             for path, rules in block.items():
                 for rule in rules if isinstance(rules, list) else [rules]:
-                    yield PathRule(path, frozenset(_capabilities(rule)))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UnreadablePolicyError('expected {"path": {"…": {"capabilities": […]}}}') from None
+                    yield PathRule(path, frozenset(_capabilities(rule)), _allowed(rule))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadablePolicyError('expected {"path": {"…": {"capabilities": […]}}}') from error
 
 
 def _capabilities(rule: dict[str, object]) -> list[str]:
@@ -63,6 +65,13 @@ def _capabilities(rule: dict[str, object]) -> list[str]:
         raise TypeError
     # `policy = "sudo"` is how capabilities were once said, and still works.
     return [*given, *([str(old)] if old is not None else [])]
+
+
+def _allowed(rule: dict[str, object]) -> dict[str, object]:
+    given = rule.get("allowed_parameters", {})
+    if not isinstance(given, dict):
+        raise TypeError
+    return given
 
 
 class _Reader:
@@ -90,9 +99,11 @@ class _Reader:
                 self._next()
             body = self._block()
             try:
-                yield PathRule(path.replace('\\"', '"'), frozenset(_capabilities(body)))
-            except TypeError:
-                raise UnreadablePolicyError(f"the capabilities of {path} are no list of words") from None
+                yield PathRule(path.replace('\\"', '"'), frozenset(_capabilities(body)), _allowed(body))
+            except TypeError as error:
+                raise UnreadablePolicyError(
+                    f"the capabilities of {path} are no list of words, or its allowed_parameters are no block"
+                ) from error
 
     def _block(self) -> dict[str, object]:
         self._sign("{")

@@ -6,8 +6,10 @@ Source: kubernetes.io/docs/concepts/security/pod-security-standards.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policies.documents import data_file, looked_up
-from policies.rules import Resource, is_unknown
+from policies.rules import Resource
+from policies.tables import table
+from policies.unknown import is_unknown
+from policies.values import looked_up
 
 __all__ = ["baseline_reasons", "container_groups", "host_ports", "pod_spec", "restricted_reasons"]
 
@@ -45,7 +47,7 @@ def host_ports(container: Mapping[str, Any]) -> list[str]:
 
 def baseline_reasons(spec: Mapping[str, Any]) -> Iterator[str]:
     """What of a Pod the level ``baseline`` refuses."""
-    rules = data_file("pod_security.yaml")
+    rules = table("pod_security.yaml")
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if _on(spec.get(key)):
             yield f"the Pod sets {key}"
@@ -82,7 +84,7 @@ def _baseline_context(where: str, context: Mapping[str, Any], rules: Mapping[str
 def restricted_reasons(spec: Mapping[str, Any]) -> Iterator[str]:
     """What of a Pod the level ``restricted`` refuses."""
     yield from baseline_reasons(spec)
-    rules = data_file("pod_security.yaml")
+    rules = table("pod_security.yaml")
     for volume in _mappings(spec.get("volumes")):
         odd = set(volume) - {"name", *rules["volumes"], "hostPath"}
         if odd:
@@ -105,7 +107,7 @@ def _restricted_container(where: str, pod: Mapping[str, Any], own: Mapping[str, 
         yield f"{where} keeps capabilities (capabilities.drop: [ALL])"
     # What baseline does not allow either has been told already.
     added = {str(entry) for entry in _capabilities(own, "add")} - {"NET_BIND_SERVICE"}
-    if added & set(data_file("pod_security.yaml")["capabilities"]):
+    if added & set(table("pod_security.yaml")["capabilities"]):
         yield f"{where} adds {', '.join(sorted(added))}"
 
 

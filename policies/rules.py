@@ -17,37 +17,20 @@ from pulumi_policy import (
     StackValidationPolicy,
 )
 from pulumi_policy.deserialize import serialize_properties
-from pulumi_policy.proxy import (
-    UNKNOWN_ARCHIVE_VALUE,
-    UNKNOWN_ARRAY_VALUE,
-    UNKNOWN_ASSET_VALUE,
-    UNKNOWN_BOOLEAN_VALUE,
-    UNKNOWN_NUMBER_VALUE,
-    UNKNOWN_OBJECT_VALUE,
-    UNKNOWN_STRING_VALUE,
-)
 
-__all__ = ["Config", "Finding", "Resource", "is_unknown", "resource_policy", "stack_policy"]
+from policies.texts import UncheckedError
 
-DOCUMENTATION = "docs/policies.md"
+__all__ = ["Config", "Finding", "Resource", "resource_policy", "stack_policy"]
 
-_UNKNOWN = frozenset({
-    UNKNOWN_ARCHIVE_VALUE,
-    UNKNOWN_ARRAY_VALUE,
-    UNKNOWN_ASSET_VALUE,
-    UNKNOWN_BOOLEAN_VALUE,
-    UNKNOWN_NUMBER_VALUE,
-    UNKNOWN_OBJECT_VALUE,
-    UNKNOWN_STRING_VALUE,
-})  # fmt: skip
+_UNREADABLE = (UncheckedError, RecursionError, TypeError, AttributeError, ValueError, KeyError, IndexError)
+"""What properties of the wrong type, or larger than anybody writes, end a check with."""
+
+_FOLDER = "renderYamlToDirectory"
+"""The input of the Kubernetes provider that lets it write manifests instead of applying them."""
+DOCUMENTATION = "docs/reference/policies.md"
 
 Config = Mapping[str, Any]
 """A policy's configuration, with the defaults of its schema filled in."""
-
-
-def is_unknown(value: object) -> bool:
-    """Whether a property is known only once something else has been applied."""
-    return isinstance(value, str) and value in _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -65,11 +48,23 @@ class Resource:
     urn: str
     protect: bool
     _given: Mapping[str, Any]
+    depends_on: frozenset[str] = frozenset()
+    """The URNs of what its properties come from; known to policies on the whole stack only."""
+    rendered: bool = False
+    """Whether it is only written into a folder of manifests."""
 
     @classmethod
     def of(cls, args: ResourceValidationArgs | PolicyResource) -> "Resource":
         """The resource that the SDK hands to a policy."""
-        return cls(args.resource_type, args.name, args.urn, bool(args.opts.protect), args.props)
+        depends_on = frozenset[str]()
+        if isinstance(args, PolicyResource):
+            found = [
+                *args.dependencies,
+                *(entry for entries in args.property_dependencies.values() for entry in entries),
+            ]
+            depends_on = frozenset(entry.urn for entry in found)
+        rendered = args.provider is not None and isinstance(args.provider.props.get(_FOLDER), str)
+        return cls(args.resource_type, args.name, args.urn, bool(args.opts.protect), args.props, depends_on, rendered)
 
     @cached_property
     def properties(self) -> Mapping[str, Any]:
@@ -119,15 +114,18 @@ def resource_policy(
     """A policy on single resources.
 
     Args:
-        name: what it is called; its section in ``docs/policies.md`` has the same name.
+        name: what it is called; its section in ``docs/reference/policies.md`` has the same name.
         check: yields one sentence for each thing that is wrong, none where all is right.
         instead: what to do about it; ends every message.
         settings: JSON Schema of each setting that it takes, each with a default.
     """
 
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
-        for message in check(Resource.of(args), _with_defaults(args.get_config(), settings)):
-            report(f"{message}. {instead}", None)
+        try:
+            for message in check(Resource.of(args), _with_defaults(args.get_config(), settings)):
+                report(f"{message}. {instead}", None)
+        except _UNREADABLE as error:
+            report(_unchecked(args.resource_type, error), None)
 
     return ResourceValidationPolicy(
         name=name,
@@ -155,8 +153,11 @@ def stack_policy(
 
     def validate(args: StackValidationArgs, report: ReportViolation) -> None:
         resources = [Resource.of(resource) for resource in args.resources]
-        for finding in check(resources, _with_defaults(args.get_config(), settings)):
-            report(f"{finding.message}. {instead}", finding.urn)
+        try:
+            for finding in check(resources, _with_defaults(args.get_config(), settings)):
+                report(f"{finding.message}. {instead}", finding.urn)
+        except _UNREADABLE as error:
+            report(_unchecked("the stack", error), None)
 
     return StackValidationPolicy(
         name=name,
@@ -167,6 +168,18 @@ def stack_policy(
         severity=severity,
         remediation_steps=instead,
         url=f"{DOCUMENTATION}#{name}",
+    )
+
+
+def _unchecked(what: str, error: Exception) -> str:
+    """What is said of a resource that no policy can make sense of: it is refused, with what to mend."""
+    why = (
+        error.problem.message
+        if isinstance(error, UncheckedError)
+        else "a property has not the type that it should have"
+    )
+    return (
+        f"{what} cannot be checked, so it is refused: {why}. Give its properties the types that its documentation says"
     )
 
 

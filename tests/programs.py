@@ -1,4 +1,4 @@
-"""Small programs that declare Kubernetes resources, and what the embedded runner makes of them."""
+"""Small programs that declare Kubernetes resources, and what the local runner makes of them."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from embedded.errors import RunFailedError
-from embedded.home import Home
-from embedded.runner.deployment import Result, deploy, load_config, stack_outputs
+from data_plane.engine.runner.deployment import Result, deploy, stack_outputs
+from data_plane.engine.stack_files import load_config
+from data_plane.errors import RunFailedError
+from data_plane.local.providers import PROVIDERS
+from data_plane.state_dir import StateDir
 
 HEAD = """
 import pulumi
@@ -30,7 +32,7 @@ selector = lambda name: {"match_labels": {"app": name}}
 
 
 class Program:
-    """A program of its own, run by the embedded runner.
+    """A program of its own, run by the local runner.
 
     Args:
         folder: for the program and all that the runner keeps.
@@ -45,13 +47,13 @@ class Program:
             "name: tried\nruntime: python\nstackConfigDir: stacks\nconfig: {}\n", encoding="utf-8"
         )
         self.folder = folder
-        self.home = Home(folder / "home")
+        self.home = StateDir(folder / "home")
         self.settings = {"namespace": namespace, **{key: str(value) for key, value in settings.items()}}
 
     def up(self, text: str, *, preview: bool = False) -> Result:
         (self.folder / "__main__.py").write_text(HEAD + dedent(text), encoding="utf-8")
         config = load_config(self.folder, "test", self.settings, {})
-        return deploy(self.home, self.folder, "test", config, preview=preview)
+        return deploy(self.home, self.folder, "test", config, PROVIDERS, preview=preview)
 
     def changes(self, text: str, *, preview: bool = False) -> dict[str, str]:
         """What became, or would become, of each thing on the cluster: `Kind name` → change and where."""

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from embedded.workplace import Workplace
+from data_plane.local.environment import LocalEnvironment
 
 # What a sign-in or a lease adds is not a run's. Names stand for OIDs, so that two servers can be compared.
 _CATALOGUE = {
@@ -53,9 +53,9 @@ _OF_THE_MOMENT = {
 }
 
 
-def state(workplace: Workplace) -> dict[str, list[str]]:
-    """The catalogue of PostgreSQL, and what OpenBao has, without values of secrets."""
-    return {**_of_postgresql(workplace), **_of_openbao(workplace)}
+def state(local_env: LocalEnvironment) -> dict[str, list[str]]:
+    """The catalog of PostgreSQL, and what OpenBao has, without values of secrets."""
+    return {**_of_postgresql(local_env), **_of_openbao(local_env)}
 
 
 def differences(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[str, tuple[list[str], list[str]]]:
@@ -68,13 +68,13 @@ def differences(one: dict[str, list[str]], other: dict[str, list[str]]) -> dict[
     return found
 
 
-def _of_postgresql(workplace: Workplace) -> dict[str, list[str]]:
-    with workplace.servers.postgres.connect() as admin:
+def _of_postgresql(local_env: LocalEnvironment) -> dict[str, list[str]]:
+    with local_env.servers.postgres.connect() as admin:
         return {name: sorted(map(repr, admin.execute(query.encode()).fetchall())) for name, query in _CATALOGUE.items()}
 
 
-def _of_openbao(workplace: Workplace) -> dict[str, list[str]]:
-    client = workplace.servers.openbao.client()
+def _of_openbao(local_env: LocalEnvironment) -> dict[str, list[str]]:
+    client = local_env.servers.openbao.client()
     names = {entry["id"]: entry["name"] for entry in _all(client, "identity/entity/name").values()}
     names |= {entry["id"]: entry["name"] for entry in _all(client, "identity/group/name").values()}
     names |= {entry["accessor"]: path for path, entry in client.read("sys/auth")["data"].items()}

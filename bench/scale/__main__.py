@@ -1,6 +1,6 @@
 """What tenants cost by their number and by the size of their cells: ``python -m bench.scale``, about ten minutes.
 
-Everything runs on this machine, on servers of its own, with the embedded runner and the policy pack. What it finds
+Everything runs on this machine, on servers of its own, with the local runner and the policy pack. What it finds
 goes to ``bench/results``: ``scale.json``, ``scale.md``, and pictures.
 """
 

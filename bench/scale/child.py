@@ -12,12 +12,13 @@ from typing import Any
 
 from pulumi.runtime.proto import resource_pb2
 
-from bench.scale.projects import open_workplace
-from embedded.runner.deployment import _Program, load_config, project_name, stack_outputs
-from embedded.runner.monitor import EngineLog, Monitor
-from embedded.runner.properties import Properties
-from embedded.runner.state import StackState
-from embedded.workplace import Workplace
+from bench.scale.projects import open_local_env
+from data_plane.engine.runner.deployment import _Program, stack_outputs
+from data_plane.engine.runner.monitor import EngineLog, Monitor
+from data_plane.engine.runner.properties import Properties
+from data_plane.engine.runner.state import StackState
+from data_plane.engine.stack_files import load_config, project_name
+from data_plane.local.environment import LocalEnvironment
 
 __all__ = ["main"]
 
@@ -38,14 +39,15 @@ class _Nothing(Monitor):
         return resource_pb2.ResourceInvokeResponse(**{"return": answer.encode()})
 
 
-def _sdk(workplace: Workplace, stack: str) -> dict[str, Any]:
-    root, home = workplace.root, workplace.servers.home
+def _sdk(local_env: LocalEnvironment, stack: str) -> dict[str, Any]:
+    root, home = local_env.root, local_env.servers.home
     project = project_name(root)
     monitor = _Nothing(
         project,
         stack,
         StackState(home, stack),
         lambda other: stack_outputs(home, other),
+        {},
         [],
         preview=False,
         on_step=lambda _step: None,
@@ -60,11 +62,11 @@ def _sdk(workplace: Workplace, stack: str) -> dict[str, Any]:
 def main() -> None:
     """Runs, and prints counts, processor seconds and memory."""
     folder, stack, action = sys.argv[1:]
-    workplace = open_workplace(Path(folder))
+    local_env = open_local_env(Path(folder))
     if action == "sdk":
-        done = _sdk(workplace, stack)
+        done = _sdk(local_env, stack)
     else:
-        run = workplace.run_stack(stack, preview=action == "preview", on_step=lambda _step: None)
+        run = local_env.run_stack(stack, preview=action == "preview", on_step=lambda _step: None)
         done = {"created": run.created, "updated": run.updated, "same": run.same}
     mine, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     used = {

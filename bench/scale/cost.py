@@ -1,7 +1,6 @@
 """What something costs: time on the clock, time of processors, memory."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,12 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from embedded.home import CHECKOUT
-from embedded.workplace import Workplace
+import psutil
+
+from data_plane.local.environment import LocalEnvironment
+from data_plane.state_dir import CHECKOUT
 
 __all__ = ["Cost", "run_stack", "server_time"]
-
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -59,16 +58,16 @@ class ServerTime:
 
 
 @contextmanager
-def server_time(workplace: Workplace) -> Iterator[list[ServerTime]]:
+def server_time(local_env: LocalEnvironment) -> Iterator[list[ServerTime]]:
     """Puts into the list what the servers have used meanwhile."""
     used: list[ServerTime] = []
-    before = _server_time(workplace)
+    before = _server_time(local_env)
     yield used
-    after = _server_time(workplace)
+    after = _server_time(local_env)
     used.append(ServerTime(after.postgresql - before.postgresql, after.openbao - before.openbao))
 
 
-def run_stack(workplace: Workplace, folder: Path, stack: str, action: str) -> Cost:
+def run_stack(local_env: LocalEnvironment, folder: Path, stack: str, action: str) -> Cost:
     """Runs a stack in a process of its own.
 
     Args:
@@ -76,7 +75,7 @@ def run_stack(workplace: Workplace, folder: Path, stack: str, action: str) -> Co
     """
     command = [sys.executable, "-m", "bench.scale.child", str(folder), stack, action]
     start = time.perf_counter()
-    with server_time(workplace) as servers:
+    with server_time(local_env) as servers:
         process = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     if process.returncode != 0:
         raise RuntimeError(f"{action} of {stack} failed:\n{process.stderr}")
@@ -93,32 +92,16 @@ def run_stack(workplace: Workplace, folder: Path, stack: str, action: str) -> Co
     )
 
 
-def _server_time(workplace: Workplace) -> ServerTime:
-    home = workplace.servers.home
-    postmaster = int((home.path / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0])
-    children = [
-        pid
-        for pid in map(int, filter(str.isdecimal, (path.name for path in Path("/proc").iterdir())))
-        if _parent(pid) == postmaster
-    ]
-    openbao = int(home.read_json("openbao.json")["pid"])
-    return ServerTime(_used(postmaster) + sum(map(_used, children)), _used(openbao))
+def _server_time(local_env: LocalEnvironment) -> ServerTime:
+    home = local_env.servers.home
+    pid = (home.path / "postgres" / "postmaster.pid").read_text(encoding="utf-8").split()[0]
+    postmaster, openbao = psutil.Process(int(pid)), psutil.Process(int(home.read_json("openbao.json")["pid"]))
+    return ServerTime(sum(map(_used, [postmaster, *postmaster.children()])), _used(openbao))
 
 
-def _stat(pid: int) -> list[str]:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return text.rpartition(")")[2].split()
-
-
-def _parent(pid: int) -> int:
-    found = _stat(pid)
-    return int(found[1]) if found else 0
-
-
-def _used(pid: int) -> float:
+def _used(process: psutil.Process) -> float:
     """Of a process and of its children that have ended."""
-    found = _stat(pid)
-    return sum(map(int, found[11:15])) / _TICK if found else 0.0
+    try:
+        return float(sum(process.cpu_times()[:4]))
+    except psutil.NoSuchProcess:
+        return 0.0

@@ -11,13 +11,12 @@ import psycopg
 from psycopg import sql
 
 from bench.scale.leases import after_a_lease
-from components.naming import AccessLevel
-from components.projects import Project
-from embedded.workplace import Workplace
+from data_plane.local.environment import LocalEnvironment
+from data_plane.model.naming import AccessLevel, ApiServer
+from data_plane.model.projects import Project
 
 __all__ = ["Holdings", "holdings"]
 
-_AUTHENTICATOR = "authenticator"
 _CATALOGUES = ("pg_authid", "pg_auth_members", "pg_namespace", "pg_default_acl", "pg_db_role_setting")
 
 
@@ -26,13 +25,13 @@ class Holdings:
     """At a number of tenants."""
 
     tenants: int
-    catalogue_rows: int
-    catalogue_mib: float
-    """Of these catalogues with their indexes."""
+    catalog_rows: int
+    catalog_mib: float
+    """Of these catalogs with their indexes."""
     openbao_mib: float
     """OpenBao's storage, logs of changes included."""
     state_mib: float
-    """What the embedded runner remembers of all stacks."""
+    """What the local runner remembers of all stacks."""
     pre_config_ms: float
     schema_list_bytes: int
     set_role_ms: float
@@ -42,12 +41,12 @@ class Holdings:
     backend_mib_fresh: float
     """Memory of a backend that has served nothing."""
     backend_mib_all: float
-    """And of one that has become an API role of every tenant and looked at its schema."""
+    """And of one that has become an API role of every tenant of a cell and looked at its schema."""
 
 
-def holdings(workplace: Workplace, projects: Sequence[Project]) -> Holdings:
+def holdings(local_env: LocalEnvironment, projects: Sequence[Project]) -> Holdings:
     """Measures them on a data plane with these tenants."""
-    server = workplace.servers.postgres
+    server = local_env.servers.postgres
     with server.connect() as admin:
         admin.autocommit = True
         rows, size = 0, 0
@@ -56,7 +55,8 @@ def holdings(workplace: Workplace, projects: Sequence[Project]) -> Holdings:
             size += _number(admin, sql.SQL("select pg_total_relation_size({})").format(name))
         with server.connect() as session:
             session.autocommit = True
-            session.execute(sql.SQL("set session authorization {}").format(sql.Identifier(_AUTHENTICATOR)))
+            login = ApiServer.of_cell(projects[-1].cell).login
+            session.execute(sql.SQL("set session authorization {}").format(sql.Identifier(login)))
             pid = session.info.backend_pid
             fresh = _private_mib(pid)
             pre_config, listed = _pre_config(session)
@@ -65,16 +65,16 @@ def holdings(workplace: Workplace, projects: Sequence[Project]) -> Holdings:
             session.execute("reset role")
             usual = median(_set_role(session, role) for _ in range(9))
             first = after_a_lease(admin, session, role)
-            for project in projects:
+            for project in (project for project in projects if project.cell == projects[-1].cell):
                 _set_role(session, project.names.role(AccessLevel.AUTHENTICATED))
                 session.execute(sql.SQL("set search_path to {}").format(sql.Identifier(project.names.schema)))
                 session.execute("select to_regclass('notes')")
             used = _private_mib(pid)
-    home = workplace.servers.home.path
+    home = local_env.servers.home.path
     return Holdings(
         tenants=len(projects),
-        catalogue_rows=rows,
-        catalogue_mib=size / 2**20,
+        catalog_rows=rows,
+        catalog_mib=size / 2**20,
         openbao_mib=_folder_mib(home / "openbao"),
         state_mib=_folder_mib(home / "state"),
         pre_config_ms=pre_config,

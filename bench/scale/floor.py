@@ -1,7 +1,7 @@
 """The floor: what the program makes of a tenant, by the bare statements and requests, with no framework at all.
 
 One connection each to PostgreSQL and OpenBao, one statement after the other, nothing read before or after. What it
-leaves is compared with what the program leaves (:func:`catalogue`), so that both have done the same.
+leaves is compared with what the program leaves (:func:`catalog`), so that both have done the same.
 """
 
 import json
@@ -13,13 +13,20 @@ import hvac
 import psycopg
 from psycopg import sql
 
-from components.access import levels_of
-from components.naming import API_LEVELS, DATABASE_CONNECTION, DATABASE_MOUNT, SIGNING_KEY, AccessLevel
-from components.projects import Project
 from components.tenant.access import policy_document
-from components.tenant.leases import TOKEN_TTL_SECONDS, lease_statements
+from components.tenant.leases import lease_statements
+from data_plane.model.access import levels_of
+from data_plane.model.naming import (
+    API_LEVELS,
+    DATABASE_CONNECTION,
+    DATABASE_MOUNT,
+    SIGNING_KEY,
+    AccessLevel,
+)
+from data_plane.model.projects import Project
+from data_plane.model.timings import TOKEN_TTL_SECONDS
 
-__all__ = ["catalogue", "make_tenants", "statements"]
+__all__ = ["catalog", "make_tenants", "statements"]
 
 _MEMBER_OF = {
     AccessLevel.OWNER: "data_plane_tenant",
@@ -42,13 +49,13 @@ def statements(project: Project) -> Iterator[sql.Composed]:
         for setting, value in (
             ("search_path", sql.SQL("{}, extensions").format(schema)),
             ("statement_timeout", sql.Literal(limits.statement_timeout * 1000)),
-            ("idle_in_transaction_session_timeout", sql.Literal(60_000)),
+            ("idle_in_transaction_session_timeout", sql.Literal(limits.idle_in_transaction_timeout * 1000)),
         ):
             yield sql.SQL("alter role {} set {} to {}").format(role[level], sql.Identifier(setting), value)
     owner = role[AccessLevel.OWNER]
     yield sql.SQL("create schema {} authorization {}").format(schema, owner)
-    for grantee in [*(role[level] for level in API_LEVELS), sql.Identifier("authenticator")]:
-        yield sql.SQL("grant usage on schema {} to {}").format(schema, grantee)
+    for level in API_LEVELS:
+        yield sql.SQL("grant usage on schema {} to {}").format(schema, role[level])
     defaults = sql.SQL("alter default privileges for role {}").format(owner)
     yield sql.SQL("{} revoke all on functions from public").format(defaults)
     for level in API_LEVELS:
@@ -59,13 +66,32 @@ def statements(project: Project) -> Iterator[sql.Composed]:
             sql.SQL("execute on functions"),
         ):
             yield sql.SQL("{} in schema {} grant {} to {}").format(defaults, schema, granted, role[level])
-    yield sql.SQL(
-        "insert into data_plane.api_access (tenant, login, storage) values ({}, 'authenticator', true)"
-    ).format(names.schema)
+    yield sql.SQL("insert into data_plane.schemas (tenant) values ({})").format(names.schema)
+    yield sql.SQL("select data_plane.apply_schemas({})").format(names.schema)
+    yield sql.SQL("insert into data_plane.api_access (tenant, login, storage) values ({}, {}, true)").format(
+        names.schema, project.api_server.login if project.api_server else None
+    )
     yield sql.SQL("select data_plane.apply_api_access({})").format(names.schema)
+    yield sql.SQL("insert into data_plane.limits values ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})").format(
+        names.schema,
+        limits.connections,
+        limits.leases,
+        limits.storage,
+        limits.statement_timeout,
+        limits.transaction_timeout,
+        limits.idle_in_transaction_timeout,
+        limits.schemas,
+        limits.buckets,
+        limits.jobs,
+        limits.objects,
+    )
+    yield sql.SQL("insert into data_plane.job_access values ({}, true)").format(names.schema)
+    yield sql.SQL("select data_plane.provide_jobs({})").format(names.schema)
     yield sql.SQL("insert into data_plane.sign_in (tenant, sign_up) values ({}, {})").format(
         names.schema, project.sign_up.value
     )
+    yield sql.SQL("insert into data_plane.user_tables (tenant, attached) values ({}, true)").format(names.schema)
+    yield sql.SQL("select data_plane.provide_users({})").format(names.schema)
     yield sql.SQL("insert into data_plane.buckets (tenant, public) values ({}, {})").format(
         names.schema, project.storage.public
     )
@@ -92,7 +118,8 @@ def documents(project: Project, entities: dict[str, str]) -> Iterator[tuple[str,
     claims: dict[str, dict[str, object]] = {names.role(level): {"role": names.role(level)} for level in API_LEVELS}
     claims[names.storage_token_role] = {"role": names.role(AccessLevel.AUTHENTICATED), "storage_admin": True}
     for name, carried in claims.items():
-        template = json.dumps({**carried, "project": names.slug}, separators=(",", ":"))
+        served = {"api_server": project.api_server.name} if project.api_server else {}
+        template = json.dumps({**carried, "project": names.slug, **served}, separators=(",", ":"))
         body = {"key": SIGNING_KEY, "client_id": names.schema, "template": template, "ttl": TOKEN_TTL_SECONDS}
         yield f"identity/oidc/role/{name}", body
     for level in AccessLevel:
@@ -137,8 +164,8 @@ def make_tenants(
     return {"postgresql": in_database, "openbao": time.perf_counter() - start - in_database}
 
 
-def catalogue(connection: psycopg.Connection[Any], client: hvac.Client, project: Project) -> dict[str, Any]:
-    """A tenant as it is in PostgreSQL's catalogues and in OpenBao, but for the order of things and generated IDs."""
+def catalog(connection: psycopg.Connection[Any], client: hvac.Client, project: Project) -> dict[str, Any]:
+    """A tenant as it is in PostgreSQL's catalogs and in OpenBao, but for the order of things and generated IDs."""
     names = project.names
     pattern = f"^{names.schema}_(owner|service_role|authenticated|anon)$"
     found: dict[str, Any] = {}
@@ -175,6 +202,9 @@ _CATALOGUE = {
         select defaclrole::regrole::text, defaclnamespace::regnamespace::text, defaclobjtype,
             grantee::regrole::text, privilege_type
         from pg_default_acl, aclexplode(defaclacl) where defaclrole::regrole::text ~ %(roles)s""",
+    "schemas": "select declared, exposed, attached from data_plane.schemas where tenant = %(schema)s",
+    "limits": "select * from data_plane.limits where tenant = %(schema)s",
     "sign-in": "select sign_up from data_plane.sign_in where tenant = %(schema)s",
+    "users": "select attached from data_plane.user_tables where tenant = %(schema)s",
     "bucket": "select public, file_size_limit, allowed_mime_types from data_plane.buckets where tenant = %(schema)s",
 }

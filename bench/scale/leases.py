@@ -13,9 +13,9 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import ConnectionPool
 
-from components.naming import LEASE_ISSUER, AccessLevel
-from components.projects import Project
-from embedded.workplace import Workplace
+from data_plane.local.environment import LocalEnvironment
+from data_plane.model.naming import LEASE_ISSUER, AccessLevel
+from data_plane.model.projects import Project
 
 __all__ = ["LeaseRate", "after_a_lease", "by_openbao", "by_sql"]
 
@@ -33,28 +33,28 @@ class LeaseRate:
     per_second: float
 
 
-def by_openbao(workplace: Workplace, projects: list[Project], workers: int) -> LeaseRate:
+def by_openbao(local_env: LocalEnvironment, projects: list[Project], workers: int) -> LeaseRate:
     """Leases of ``authenticated`` for a project's owner, who has signed in."""
     owner = projects[0].owners[0]
-    workplace.let_people_in(projects[:1])
+    local_env.create_local_users(projects[:1])
     own = [project for project in projects if owner in project.owners]
     paths = [project.names.lease_path(AccessLevel.AUTHENTICATED) for project in own]
-    token = workplace.sign_in(owner).token
+    token = local_env.sign_in(owner).token
     of_thread = threading.local()
 
     def client() -> hvac.Client:
         if not hasattr(of_thread, "client"):
-            of_thread.client = hvac.Client(url=workplace.servers.openbao.address, token=token, timeout=60)
+            of_thread.client = hvac.Client(url=local_env.servers.openbao.address, token=token, timeout=60)
         return of_thread.client
 
     rate = _rate("OpenBao", workers, lambda number: client().read(paths[number % len(paths)]))
-    workplace.servers.openbao.client().sys.revoke_prefix("database/creds")
+    local_env.servers.openbao.client().sys.revoke_prefix("database/creds")
     return rate
 
 
-def by_sql(workplace: Workplace, projects: list[Project], workers: int) -> LeaseRate:
+def by_sql(local_env: LocalEnvironment, projects: list[Project], workers: int) -> LeaseRate:
     """What of it is PostgreSQL's: ``issue_lease`` with a finished verifier, over as many connections."""
-    server = workplace.servers.postgres
+    server = local_env.servers.postgres
     issuer = sql.Identifier(LEASE_ISSUER)
     with server.connect() as admin:
         row = admin.execute("select rolpassword from pg_authid where rolname = %s", [LEASE_ISSUER]).fetchone()
@@ -92,13 +92,15 @@ def by_sql(workplace: Workplace, projects: list[Project], workers: int) -> Lease
     return rate
 
 
-def after_a_lease(connection: psycopg.Connection[Any], authenticator: psycopg.Connection[Any], role: str) -> float:
+def after_a_lease(
+    connection: psycopg.Connection[Any], authenticator: psycopg.Connection[Any], role: str, rounds: int = 7
+) -> float:
     """Milliseconds that PostgREST's login needs to become a role right after a lease has come or gone.
 
-    PostgreSQL then looks up anew what the login is a member of: three roles of every tenant.
+    PostgreSQL then looks up anew what the login is a member of: three roles of every tenant that it serves.
     """
     times: list[float] = []
-    for number in range(7):
+    for number in range(rounds):
         connection.execute(sql.SQL("create role {} in role anon").format(sql.Identifier(f"lease_bench_{number}")))
         start = time.perf_counter()
         authenticator.execute(sql.SQL("set role {}").format(sql.Identifier(role)))

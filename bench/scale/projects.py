@@ -5,13 +5,14 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from components.projects import Project
-from embedded.engines import EmbeddedEngine
-from embedded.home import CHECKOUT, Home
-from embedded.servers import Servers
-from embedded.workplace import Workplace
+from data_plane.engine.engines import LocalRunner
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.providers import PROVIDERS
+from data_plane.local.servers import Servers
+from data_plane.model.projects import Project
+from data_plane.state_dir import CHECKOUT, StateDir
 
-__all__ = ["cell_of", "new_workplace", "open_workplace", "tenants", "write_project", "write_projects"]
+__all__ = ["cell_of", "new_local_env", "open_local_env", "tenants", "write_project", "write_projects"]
 
 _PEOPLE = 20
 _STACKS = CHECKOUT / "stacks"
@@ -28,7 +29,7 @@ def tenants(count: int, size: int) -> list[Project]:
     return [Project.model_validate(yaml.load(_file(number, cell_of(number, size)))) for number in range(count)]
 
 
-def new_workplace(folder: Path, count: int, size: int) -> Workplace:
+def new_local_env(folder: Path, count: int, size: int) -> LocalEnvironment:
     """A data plane whose servers run and in which nothing was brought up yet.
 
     Args:
@@ -43,16 +44,16 @@ def new_workplace(folder: Path, count: int, size: int) -> Workplace:
     for name in ("components", "policies", ".venv"):
         (folder / "checkout" / name).symlink_to(CHECKOUT / name)
     write_projects(folder / "checkout", count, size)
-    workplace = open_workplace(folder)
-    workplace.servers.start()
-    return workplace
+    local_env = open_local_env(folder)
+    local_env.servers.start()
+    return local_env
 
 
-def open_workplace(folder: Path) -> Workplace:
-    """The data plane that :func:`new_workplace` has made in a folder."""
-    home = Home(folder / "home")
+def open_local_env(folder: Path) -> LocalEnvironment:
+    """The data plane that :func:`new_local_env` has made in a folder."""
+    home = StateDir(folder / "home")
     root = folder / "checkout"
-    return Workplace(Servers(home), EmbeddedEngine(home, root), root)
+    return LocalEnvironment(Servers(home), LocalRunner(home, PROVIDERS, root), root)
 
 
 def write_projects(root: Path, count: int, size: int) -> None:

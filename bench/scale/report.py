@@ -118,8 +118,8 @@ def _leases(found: list[Found]) -> list[str]:
 def _held(found: list[Found]) -> list[str]:
     columns = {
         "tenants": ("tenants", 0),
-        "catalogue rows": ("catalogue_rows", 0),
-        "catalogues (MiB)": ("catalogue_mib", 1),
+        "catalog rows": ("catalog_rows", 0),
+        "catalogs (MiB)": ("catalog_mib", 1),
         "OpenBao (MiB)": ("openbao_mib", 1),
         "state (MiB)": ("state_mib", 2),
         "pre-config (ms)": ("pre_config_ms", 1),

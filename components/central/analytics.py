@@ -6,10 +6,10 @@ pooler keeps there.
 
 import pulumi
 
-from components.catalog import Service
 from components.central.realtime import ERLANG_DISTRIBUTION
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
 
 __all__ = ["ANALYTICS_SCHEMA", "Analytics"]
 
@@ -26,16 +26,20 @@ class Analytics(pulumi.ComponentResource):
     def __init__(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:central:Analytics", name, None, opts)
         cluster = args.cluster
-        password = secret_field("POSTGRES_PASSWORD")
-        Workload(
+        ServiceDeployment(
             name,
             Service.ANALYTICS,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=1,
                 user=_NOBODY,
-                probes=Probes.http("/health", "http", startup_seconds=300),
+                # `/health` answers 503 until the sources are seeded and while memory is short: no reason to restart.
+                probes=Probes(
+                    readiness={"http_get": {"path": "/health", "port": "http"}},
+                    liveness={"tcp_socket": {"port": "http"}},
+                    startup_seconds=300,
+                ),
                 command=["/bin/sh", "-c", _START],
                 env={
                     "LOGFLARE_NODE_HOST": "127.0.0.1",
@@ -58,9 +62,9 @@ class Analytics(pulumi.ComponentResource):
                     "LOGFLARE_PRIVATE_ACCESS_TOKEN",
                 ),
                 secret_env={
-                    "DB_PASSWORD": password,
+                    "DB_PASSWORD": secret_field("POSTGRES_PASSWORD"),
                     "POSTGRES_BACKEND_URL": cluster.database_url(
-                        "postgresql", cluster.admin_user, password, INTERNAL_DATABASE
+                        "postgresql", cluster.admin_user, "POSTGRES_PASSWORD", INTERNAL_DATABASE
                     ),
                     "LOGFLARE_PUBLIC_ACCESS_TOKEN": secret_field("LOGFLARE_PUBLIC_ACCESS_TOKEN"),
                     "LOGFLARE_PRIVATE_ACCESS_TOKEN": secret_field("LOGFLARE_PRIVATE_ACCESS_TOKEN"),

@@ -6,10 +6,10 @@ supabase/auth.
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
+from components.central.service_deployment import Metrics, Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Metrics, Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
 
 __all__ = ["Auth"]
 
@@ -33,11 +33,11 @@ class Auth(pulumi.ComponentResource):
         further = tuple(settings.secrets)
         if settings.smtp is not None:
             further = (*further, _SMTP_PASSWORD)
-        login = cluster.database_url("postgres", "supabase_auth_admin", secret_field("AUTH_ADMIN_PASSWORD"))
-        Workload(
+        login = cluster.database_url("postgres", "supabase_auth_admin", "AUTH_ADMIN_PASSWORD")
+        ServiceDeployment(
             name,
             Service.AUTH,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=settings.replicas,

@@ -1,11 +1,11 @@
-"""Backups of the database, in an S3-compatible object store, and what it takes to come back from them.
+"""Backups of the database in an S3-compatible object store, and the objects that a restore runs.
 
-Physical backups are Barman's, in its own layout, whoever runs PostgreSQL, so each mode can be restored into the other:
+Physical backups have Barman's layout in every mode, so each mode can be restored into the other:
 
-- ``statefulset``: PostgreSQL hands each segment of its write-ahead log to a container beside it, the courier, which
+- ``statefulset``: PostgreSQL hands each segment of its write-ahead log to a container beside it, the archiver, which
   uploads it (Supabase's image has no program that could); a CronJob uploads base backups, reading the data volume.
 - ``cloudnativepg``: the operator's Barman Cloud plugin does both.
-- ``external``: none; whoever runs the database makes them.
+- ``external``: none; the database's owner makes them.
 
 Logical backups are ``pg_dump``'s, by a CronJob, in all modes. The scripts are in ``scripts/``; the image is that of the
 service ``backups`` in ``stacks/images.yaml``: PostgreSQL's programs, of the server's major version, and Barman's.
@@ -13,39 +13,23 @@ service ``backups`` in ``stacks/images.yaml``: PostgreSQL's programs, of the ser
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.backup_settings import S3_KEYS, BackupSettings, store_variables
-from components.catalog import Service
-from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, Cluster, service_name
-from components.central.service_logins import service_logins
+from components.central.cluster import Cluster
+from components.central.files import SCRIPTS
+from components.central.service_deployment import checksum, container, pod_spec
 from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
-from components.central.workload import checksum, container, pod_spec
-from components.cluster_settings import DatabaseMode
+from data_plane.model.backup_objects import ARCHIVER_PLUGIN, OBJECT_STORE, RESTORE_JOB, archiver_plugin, backup_jobs
+from data_plane.model.backup_settings import S3_KEYS, BackupSettings, store_variables
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import CLOUD_NATIVE_PG_CLUSTER, service_name
+from data_plane.model.cluster_settings import DatabaseMode
+from data_plane.model.service_logins import service_logins
 
-__all__ = [
-    "ARCHIVER_PLUGIN",
-    "RESTORE_JOB",
-    "SCRIPTS",
-    "Archiving",
-    "Backups",
-    "BackupsArgs",
-    "archiving",
-    "backup_jobs",
-    "recovery",
-    "required_backup_secrets",
-]
-
-SCRIPTS = Path(__file__).with_name("scripts")
-"""What the jobs run; the local data plane runs the very same files."""
-ARCHIVER_PLUGIN = "barman-cloud.cloudnative-pg.io"
-"""CloudNativePG's plugin for backups in an object store; has to be installed beside the operator."""
-RESTORE_JOB = "supabase-restore"
-"""The suspended CronJob that holds what a restore runs; ``dataplane restore`` makes a Job of it."""
+__all__ = ["Archiving", "Backups", "BackupsArgs", "archiving", "required_backup_secrets"]
 
 _CONFIG_MAP = "supabase-backup-scripts"
 _SCRIPTS_FOLDER = "/backup-scripts"
@@ -53,15 +37,16 @@ _HANDOVER_FOLDER = "/backup-handover"
 _DATA = "/var/lib/postgresql/data"
 _CONFIGURATION = "/etc/postgresql"
 _CLAIM = f"data-{service_name(Service.DATABASE)}-0"
-_DATA_IN_VOLUME = "pgdata"
-"""The folder of the volume that the server has at :data:`_DATA`."""
 _BACKUP_DEADLINE_SECONDS = 6 * 3600
 _RESTORE_DEADLINE_SECONDS = 24 * 3600
 _START_DEADLINE_SECONDS = 3600
 """A backup that could not start on time is made up for within an hour."""
 _SCRATCH_LIMIT = "4Gi"
 """Barman buffers what it uploads, at most 100 MiB at a time for each of its processes."""
-_COURIER_RESOURCES = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "512Mi"}}
+_COURIER_RESOURCES = {
+    "requests": {"cpu": "20m", "memory": "96Mi", "ephemeral-storage": "64Mi"},
+    "limits": {"memory": "512Mi", "ephemeral-storage": "1280Mi"},
+}
 _COURIER_SILENT_MINUTES = 5
 
 
@@ -72,7 +57,7 @@ def required_backup_secrets(settings: BackupSettings | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Archiving:
-    """What the database's own resources need for its write-ahead log to be shipped."""
+    """The settings by which the database's own resources ship its write-ahead log."""
 
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Settings of PostgreSQL."""
@@ -89,7 +74,7 @@ class Archiving:
 
 
 def archiving(cluster: Cluster) -> Archiving:
-    """What :class:`~components.central.database.Database` is to be given; empty if there are no physical backups."""
+    """Arguments for :class:`~components.central.database.Database`; empty without physical backups."""
     settings = cluster.settings.backups
     if settings is None or settings.physical is None:
         return Archiving()
@@ -99,45 +84,22 @@ def archiving(cluster: Cluster) -> Archiving:
             return Archiving(
                 parameters={
                     "archive_mode": "on",
-                    "archive_command": f"{_SCRIPTS_FOLDER}/hand-over-wal.sh %p {_HANDOVER_FOLDER}",
+                    "archive_command": f"{_SCRIPTS_FOLDER}/queue-wal.sh %p {_HANDOVER_FOLDER}",
                     **timeout,
                 },
-                companions=[_courier(cluster, settings)],
+                companions=[_archiver(cluster, settings)],
                 volumes=[
                     _scripts_volume(),
                     {"name": "backup-handover", "empty_dir": {"size_limit": "16Mi"}},
-                    {"name": "courier-scratch", "empty_dir": {"size_limit": "1Gi"}},
+                    {"name": "archiver-scratch", "empty_dir": {"size_limit": "1Gi"}},
                 ],
                 mounts=[_scripts_mount(), _handover_mount()],
                 annotations={"supabase-data-plane/backup-scripts": checksum(_scripts(settings))},
             )
         case DatabaseMode.CLOUD_NATIVE_PG:
-            return Archiving(parameters=timeout, plugins=[_plugin(settings.server, is_archiver=True)])
+            return Archiving(parameters=timeout, plugins=[archiver_plugin(settings.server, is_archiver=True)])
         case DatabaseMode.EXTERNAL:
             return Archiving()
-
-
-def recovery(settings: BackupSettings, server: str, to: str | None = None) -> dict[str, Any]:
-    """The part of a new CloudNativePG Cluster's ``spec`` that fills it from backups.
-
-    Args:
-        settings: as they are for the new Cluster: ``server`` is where it will write its own backups.
-        server: whose backups to start from: that of the old Cluster or of the StatefulSet.
-        to: a time with its zone; all there is unless given.
-    """
-    target = {} if to is None else {"recoveryTarget": {"targetTime": to}}
-    return {
-        "bootstrap": {"recovery": {"source": server, **target}},
-        "externalClusters": [{"name": server, "plugin": _plugin(server)}],
-        "plugins": [_plugin(settings.server, is_archiver=True)],
-    }
-
-
-def backup_jobs(mode: DatabaseMode, settings: BackupSettings) -> dict[str, str]:
-    """The names of the CronJobs that make backups, by kind."""
-    physical = settings.physical is not None and mode is DatabaseMode.STATEFUL_SET
-    kinds = [*(["physical"] if physical else []), *(["logical"] if settings.logical is not None else [])]
-    return {kind: f"{service_name(Service.BACKUPS)}-{kind}" for kind in kinds}
 
 
 @dataclass(frozen=True)
@@ -168,8 +130,9 @@ class Backups(pulumi.ComponentResource):
             name, metadata=self._metadata(service_name(service)), automount_service_account_token=False,
             opts=self._on_cluster,
         )  # fmt: skip
+        mode = cluster.settings.database.mode
         # The services' passwords are for a restore, which brings back those of another time.
-        passwords = {"POSTGRES_PASSWORD", *service_logins(cluster.served_apart).values()}
+        passwords = {"POSTGRES_PASSWORD", *service_logins(cluster.api_servers).values()}
         secret = ServiceSecret(
             name,
             service,
@@ -181,7 +144,8 @@ class Backups(pulumi.ComponentResource):
                     **{variable: secret_field(key) for variable, key in S3_KEYS.items()},
                     **{key: secret_field(key) for key in sorted(passwords)},
                 },
-                self._labels,
+                # CloudNativePG follows changes of Secrets with the label.
+                {**self._labels, "cnpg.io/reload": "true"} if mode is DatabaseMode.CLOUD_NATIVE_PG else self._labels,
                 account,
             ),
             opts=pulumi.ResourceOptions(parent=self),
@@ -192,7 +156,6 @@ class Backups(pulumi.ComponentResource):
         self._after = pulumi.ResourceOptions.merge(
             self._on_cluster, pulumi.ResourceOptions(depends_on=[secret, scripts])
         )
-        mode = cluster.settings.database.mode
         names = backup_jobs(mode, args.settings)
         if args.settings.physical is not None and mode is DatabaseMode.STATEFUL_SET:
             self._cron_job(names["physical"], args.settings.physical.schedule, self._base_backup(args.settings))
@@ -280,7 +243,7 @@ class Backups(pulumi.ComponentResource):
             "base-backup.sh",
             variables,
             mounts=[
-                {"name": "data", "mount_path": _DATA, "sub_path": _DATA_IN_VOLUME, "read_only": True},
+                {"name": "data", "mount_path": _DATA, "sub_path": _data_folder(cluster), "read_only": True},
                 {"name": "configuration", "mount_path": _CONFIGURATION, "read_only": True},
             ],
             volumes=[
@@ -317,10 +280,10 @@ class Backups(pulumi.ComponentResource):
         logins = {
             cluster.admin_user: "POSTGRES_PASSWORD",
             "postgres": "POSTGRES_PASSWORD",
-            **service_logins(cluster.served_apart),
+            **service_logins(cluster.api_servers),
         }
         variables = {
-            "PGDATA": f"/volume/{_DATA_IN_VOLUME}",
+            "PGDATA": f"/volume/{_data_folder(cluster)}",
             "RESTORE_DATABASE": cluster.database_name,
             "RESTORE_PASSWORDS": "\n".join(f"{role} {key}" for role, key in logins.items()),
             "RESTORE_SHARED_BUFFERS": "256MB",
@@ -379,7 +342,7 @@ class Backups(pulumi.ComponentResource):
             f"{self._name}-store",
             api_version="barmancloud.cnpg.io/v1",
             kind="ObjectStore",
-            metadata=self._metadata(secret),
+            metadata=self._metadata(OBJECT_STORE),
             spec={
                 "configuration": {
                     "destinationPath": settings.destination,
@@ -431,14 +394,14 @@ def _scripts(settings: BackupSettings) -> dict[str, str]:
     return {**files, "passwd": f"root:x:0:0::/root:/bin/bash\n{user}"}
 
 
-def _courier(cluster: Cluster, settings: BackupSettings) -> dict[str, Any]:
+def _archiver(cluster: Cluster, settings: BackupSettings) -> dict[str, Any]:
     alive = f"[[ -n $(find {_HANDOVER_FOLDER}/alive -mmin -{_COURIER_SILENT_MINUTES}) ]]"
     return container(
         cluster,
         Service.BACKUPS,
-        "wal-courier",
+        "wal-archiver",
         {
-            "command": [f"{_SCRIPTS_FOLDER}/wal-courier.sh", _HANDOVER_FOLDER],
+            "command": [f"{_SCRIPTS_FOLDER}/wal-archiver.sh", _HANDOVER_FOLDER],
             # Stops after the server, so that what that writes last is shipped too.
             "restart_policy": "Always",
             "env": [*_store_env(settings), {"name": "PGDATA", "value": _DATA}],
@@ -457,18 +420,15 @@ def _courier(cluster: Cluster, settings: BackupSettings) -> dict[str, Any]:
             _scripts_mount(),
             _passwd_mount(),
             _handover_mount(),
-            _scratch_mount("courier-scratch"),
-            {"name": "data", "mount_path": _DATA, "sub_path": _DATA_IN_VOLUME, "read_only": True},
+            _scratch_mount("archiver-scratch"),
+            {"name": "data", "mount_path": _DATA, "sub_path": _data_folder(cluster), "read_only": True},
         ],
     )
 
 
-def _plugin(server: str, *, is_archiver: bool = False) -> dict[str, Any]:
-    return {
-        "name": ARCHIVER_PLUGIN,
-        **({"isWALArchiver": True} if is_archiver else {}),
-        "parameters": {"barmanObjectName": service_name(Service.BACKUPS), "serverName": server},
-    }
+def _data_folder(cluster: Cluster) -> str:
+    """The folder of the volume that the server has at :data:`_DATA`."""
+    return cluster.settings.database.data_folder
 
 
 def _store_env(settings: BackupSettings) -> list[dict[str, Any]]:

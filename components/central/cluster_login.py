@@ -6,8 +6,8 @@ import pulumi
 import pulumi_kubernetes as k8s
 import pulumi_vault as vault
 
-from components.central.cluster import Place
-from components.cluster_settings import ClusterSettings
+from data_plane.model.cluster_names import Place
+from data_plane.model.cluster_settings import ClusterSettings
 
 __all__ = ["ClusterLogin"]
 

@@ -5,6 +5,7 @@
 - ``external``: nothing is created; the stack's ``database`` says where it is.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.catalog import Service
 from components.central.backups import Archiving
-from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, PORTS, Cluster, service_name
+from components.central.cluster import Cluster
+from components.central.service_deployment import checksum, container, pod_spec
 from components.central.service_secrets import SecretAccess, ServiceSecret, ServiceSecretArgs, secret_field
-from components.central.workload import checksum, container, pod_spec
-from components.cluster_settings import DatabaseMode
+from data_plane.model.catalog import Service, bytes_of
+from data_plane.model.cluster_names import CLOUD_NATIVE_PG_CLUSTER, PORTS, service_name
+from data_plane.model.cluster_settings import DatabaseMode
+from data_plane.model.server_parameters import cron_parameters, data_limit_command, server_parameters
 
 __all__ = ["ADMIN_USER", "Database", "DatabaseArgs"]
 
@@ -43,6 +46,9 @@ _TLS = "/etc/postgresql-tls"
 _SHUTDOWN_SECONDS = 300
 """A checkpoint of a large database takes its time; what is cut short is made good at the next start."""
 _READY_SECONDS = 600
+_ENTRYPOINT = "docker-entrypoint.sh"
+"""Of the image, which a command hides."""
+_PROCESS_KIBIBYTES_MINIMUM = 256 * 1024
 
 # An empty volume hides what the image has in this folder (an included configuration, the root key of pgsodium once it
 # is made), where Docker would have copied it. The key is not in the image, so an upgrade never overwrites it.
@@ -61,7 +67,7 @@ class DatabaseArgs:
     archiving: Archiving = field(default_factory=Archiving)
     """What ships the write-ahead log."""
     after: Sequence[pulumi.Resource] = ()
-    """What has to be there before the server starts."""
+    """Resources that the server needs before it starts."""
 
 
 class Database(pulumi.ComponentResource):
@@ -89,7 +95,7 @@ class Database(pulumi.ComponentResource):
         account = k8s.core.v1.ServiceAccount(
             self._name, metadata=metadata, automount_service_account_token=False, opts=on_cluster
         )
-        # Both at the first start only: whoever changes them later changes the login itself (`dataplane rotate`).
+        # Both at the first start only; later, `dataplane secret rotate` changes the login itself.
         secret_env = {
             "POSTGRES_PASSWORD": secret_field("POSTGRES_PASSWORD"),
             "PGPASSWORD": secret_field("POSTGRES_PASSWORD"),
@@ -125,7 +131,7 @@ class Database(pulumi.ComponentResource):
                 "service_name": f"{service_name(service)}-pods",
                 "selector": {"match_labels": cluster.selector(service)},
                 "update_strategy": {"type": "RollingUpdate"},
-                # Whoever scales to nothing, or deletes the set, keeps the data.
+                # Scaling to nothing, or deleting the set, keeps the data.
                 "persistent_volume_claim_retention_policy": {"when_deleted": "Retain", "when_scaled": "Retain"},
                 "template": {
                     "metadata": {
@@ -151,10 +157,10 @@ class Database(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 on_cluster,
                 pulumi.ResourceOptions(
-                    protect=True,
-                    retain_on_delete=True,
+                    protect=cluster.settings.applied,
+                    retain_on_delete=cluster.settings.applied,
                     depends_on=[secret, headless, *args.after],
-                    # Kubernetes lets nobody change it; a volume grows by its claim (docs/cluster.md).
+                    # Kubernetes lets nobody change it; a volume grows by its claim (docs/how-to/upgrade.md).
                     ignore_changes=["spec.volumeClaimTemplates"],
                 ),
             ),
@@ -181,7 +187,7 @@ class Database(pulumi.ComponentResource):
         args, cluster, service = self._args, self._args.cluster, Service.DATABASE
         tls = cluster.settings.database.tls_secret
         mounts: list[dict[str, Any]] = [
-            {"name": "data", "mount_path": _DATA, "sub_path": "pgdata"},
+            {"name": "data", "mount_path": _DATA, "sub_path": cluster.settings.database.data_folder},
             {"name": "data", "mount_path": _CUSTOM, "sub_path": "custom"},
             {"name": "run", "mount_path": "/var/run/postgresql"},
             {"name": "scratch", "mount_path": "/tmp"},  # noqa: S108 a folder of the container
@@ -216,7 +222,7 @@ class Database(pulumi.ComponentResource):
             *([{"name": "tls", "mount_path": _TLS}] if tls else []),
             *([{"name": "tls-secret", "mount_path": "/tls-secret", "read_only": True}] if tls else []),
         ]
-        arguments = ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
+        arguments = [_ENTRYPOINT, "postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
         for key, value in sorted(self._parameters().items()):
             arguments += ["-c", f"{key}={value}"]
         pod = pod_spec(
@@ -245,6 +251,7 @@ class Database(pulumi.ComponentResource):
                     service,
                     str(service),
                     {
+                        "command": ["/bin/bash", "-c", data_limit_command(self._process_kibibytes()), "bash"],
                         "args": arguments,
                         "security_context": as_root,
                         "ports": [{"name": "postgres", "container_port": PORTS[service]["postgres"]}],
@@ -263,7 +270,7 @@ class Database(pulumi.ComponentResource):
                         ],
                         "startup_probe": {**check, "period_seconds": 5, "failure_threshold": _READY_SECONDS // 5},
                         "readiness_probe": {**check, "period_seconds": 5, "timeout_seconds": 5},
-                        # Slow is not dead: recovery and checkpoints take long, and a restart would begin them anew.
+                        # Slow is not dead: recovery and checkpoints take long, and a restart would begin them again.
                         "liveness_probe": {
                             **check,
                             "period_seconds": 30,
@@ -286,7 +293,9 @@ class Database(pulumi.ComponentResource):
             else {}
         )
         return {
-            "max_connections": str(settings.max_connections),
+            **server_parameters(self._major(), settings.max_connections),
+            # The image loads pg_cron.
+            **cron_parameters(self._args.cluster.database_name),
             # Realtime and logical backups of single tables read it.
             "wal_level": "logical",
             "password_encryption": "scram-sha-256",
@@ -294,6 +303,20 @@ class Database(pulumi.ComponentResource):
             **self._args.archiving.parameters,
             **settings.parameters,
         }
+
+    def _major(self) -> int | None:
+        """The version of PostgreSQL that the image's tag begins with."""
+        cluster = self._args.cluster
+        image = cluster.settings.database.image
+        tag = image.rpartition(":")[2] if image else cluster.catalog.version(Service.DATABASE)
+        digits = re.match(r"\d+", tag)
+        return int(digits[0]) if digits else None
+
+    def _process_kibibytes(self) -> int:
+        """The memory limit of one server process: an eighth of the container's."""
+        cluster = self._args.cluster
+        memory = cluster.catalog.resources(Service.DATABASE).limits.memory
+        return max(_PROCESS_KIBIBYTES_MINIMUM, bytes_of(memory) // 8 // 1024) if memory else _PROCESS_KIBIBYTES_MINIMUM
 
     def _cloud_native_pg(self) -> None:
         args, cluster, service = self._args, self._args.cluster, Service.DATABASE
@@ -327,11 +350,12 @@ class Database(pulumi.ComponentResource):
             "instances": settings.instances,
             "imageName": settings.image,
             "primaryUpdateStrategy": "unsupervised",
+            "priorityClassName": cluster.priority_class(service),
             "storage": {"size": settings.storage, **storage_class},
             **({"walStorage": {"size": settings.wal_storage, **storage_class}} if settings.wal_storage else {}),
             "resources": {
-                "requests": amounts.requests.model_dump(exclude_none=True),
-                "limits": amounts.limits.model_dump(exclude_none=True),
+                "requests": amounts.requests.amounts(),
+                "limits": amounts.limits.amounts(),
             },
             "affinity": {"topologyKey": "kubernetes.io/hostname", "podAntiAffinityType": "preferred"},
             "bootstrap": {"initdb": {"dataChecksums": True, "encoding": "UTF8"}},
@@ -371,6 +395,10 @@ class Database(pulumi.ComponentResource):
             spec=spec,
             opts=pulumi.ResourceOptions.merge(
                 on_cluster,
-                pulumi.ResourceOptions(protect=True, retain_on_delete=True, depends_on=[secret, *args.after]),
+                pulumi.ResourceOptions(
+                    protect=cluster.settings.applied,
+                    retain_on_delete=cluster.settings.applied,
+                    depends_on=[secret, *args.after],
+                ),
             ),
         )

@@ -17,7 +17,7 @@ EXTENSIONS_SCHEMA = "extensions"
 class Extensions(pulumi.ComponentResource):
     """Creates the extensions; one that the image brought along is taken as it is.
 
-    They stay when they are taken out of the settings: whose columns have a type of theirs would lose them.
+    They stay when they leave the settings: dropping one would drop every column with a type of it.
 
     Args:
         names: as in ``pg_available_extensions``.

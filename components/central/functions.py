@@ -6,11 +6,11 @@ secret key, so it is not given the database's address as the compose file does.
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
-from components.central.jwks import JWKS_ENTRY, JWKS_SECRET
+from components.central.jwks_sync import JWKS_ENTRY, JWKS_SECRET
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
 
 __all__ = ["Functions"]
 
@@ -27,10 +27,10 @@ class Functions(pulumi.ComponentResource):
         settings = cluster.settings.functions
         code = {"persistent_volume_claim": {"claim_name": settings.claim, "read_only": True}}
         keys = ("SUPABASE_PUBLISHABLE_KEY", "SUPABASE_SECRET_KEY", "JWT_SECRET")
-        Workload(
+        ServiceDeployment(
             name,
             Service.FUNCTIONS,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=settings.replicas,

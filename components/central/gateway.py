@@ -1,4 +1,4 @@
-"""Kong: the only way in, and what leads the world to it.
+"""Kong, the only way in, and the Ingress or Gateway in front of it.
 
 What it lets through is in :mod:`components.central.kong_config`. Here it gets its Pods, and in front of them, where a
 stack asks for it, an Ingress or a Gateway with TLS.
@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.catalog import Service
-from components.central.cluster import PORTS, Cluster, service_name
+from components.central.cluster import Cluster
 from components.central.kong_config import (
     KONG_FILE,
     KONG_FOLDER,
@@ -22,8 +21,17 @@ from components.central.kong_config import (
     kong_secret_keys,
     kong_template,
 )
-from components.central.workload import Files, Metrics, Probes, ServiceArgs, Workload, WorkloadArgs, checksum
-from components.naming import API_LEVELS
+from components.central.service_deployment import (
+    Files,
+    Metrics,
+    Probes,
+    ServiceArgs,
+    ServiceDeployment,
+    ServiceDeploymentArgs,
+    checksum,
+)
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS, service_name
 
 __all__ = ["Gateway", "kong_args"]
 
@@ -32,7 +40,7 @@ _MIB = 1024 * 1024
 
 
 def kong_args(cluster: Cluster) -> KongConfigArgs:
-    """What a stack's settings say to Kong."""
+    """Kong's configuration for a stack's settings."""
     settings = cluster.settings
     return KongConfigArgs(
         upstreams=KongUpstreams(
@@ -44,10 +52,9 @@ def kong_args(cluster: Cluster) -> KongConfigArgs:
             meta=cluster.url(Service.META) if settings.studio.enabled else None,
             functions=cluster.url(Service.FUNCTIONS) if settings.functions.enabled else None,
         ),
-        rest_by_role={
-            names.role(level): (cluster.host(Service.REST, names.slug), PORTS[Service.REST]["http"])
-            for names in cluster.served_apart
-            for level in API_LEVELS
+        api_servers={
+            server.name: (cluster.host(Service.REST, server.instance), PORTS[Service.REST]["http"])
+            for server in cluster.api_servers
         },
         cors_origins=tuple(settings.gateway.cors_origins),
         api_body_mib=settings.gateway.body_limit,
@@ -66,17 +73,17 @@ class Gateway(pulumi.ComponentResource):
         cluster = args.cluster
         kong = kong_args(cluster)
         template = kong_template(kong)
-        Workload(
+        ServiceDeployment(
             name,
             Service.GATEWAY,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=cluster.settings.gateway.replicas,
                 user=_USER,
                 probes=Probes.http("/status/ready", "status", live=("/status", "status")),
                 env=kong_environment(kong),
-                secret_keys=kong_secret_keys(kong),
+                secret_keys=kong_secret_keys(template),
                 secret_files={KONG_FILE: template},
                 files=(Files(KONG_FOLDER, secret=service_name(Service.GATEWAY), items=(KONG_FILE,)),),
                 writable=("/tmp", KONG_PREFIX),  # noqa: S108 a folder of the container

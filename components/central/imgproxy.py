@@ -5,11 +5,11 @@ Variables: Supabase's ``docker/docker-compose.yml`` and imgproxy's configuration
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
+from components.central.service_deployment import Metrics, Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.storage import FILES_FOLDER, files_volume
-from components.central.workload import Metrics, Probes, ServiceArgs, Workload, WorkloadArgs
-from components.cluster_settings import StorageBackend
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
+from data_plane.model.cluster_settings import StorageBackend
 
 __all__ = ["Imgproxy"]
 
@@ -28,10 +28,10 @@ class Imgproxy(pulumi.ComponentResource):
         ports = PORTS[Service.IMGPROXY]
         source, volume = files_volume()
         volume["persistent_volume_claim"]["read_only"] = True
-        Workload(
+        ServiceDeployment(
             name,
             Service.IMGPROXY,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=args.cluster,
                 access=args.access,
                 replicas=settings.imgproxy.replicas,

@@ -1,4 +1,4 @@
-"""Where Supabase's services keep what is theirs: schemas that belong to no tenant.
+"""The internal schemas of Supabase's services, which belong to no tenant.
 
 The official files make them by SQL that is mounted into the database's first start (``_supabase.sql``, ``pooler.sql``,
 ``logs.sql``, ``realtime.sql``); as resources they are also there where PostgreSQL is an operator's or somebody else's.
@@ -34,7 +34,7 @@ class InternalSchemas(pulumi.ComponentResource):
             f"{name}-internal",
             name=INTERNAL_DATABASE,
             owner=admin_user,
-            # What the server's own defaults made of them is not this program's affair.
+            # What the server's own defaults made of them is left alone.
             opts=pulumi.ResourceOptions.merge(
                 kept,
                 pulumi.ResourceOptions(

@@ -1,4 +1,4 @@
-"""What Kong, the only way in, lets through to which service, as Kong's declarative configuration.
+"""Kong's declarative configuration: routes to the services, and the rules of each.
 
 A client names itself with one of two keys in the header ``apikey``: the publishable one, which is public, and the
 secret one, which stands for the platform itself. Behind Kong nobody knows these keys. A request that brings a token of
@@ -10,6 +10,12 @@ What holds for every route:
 - Refusal is the default. What no route names is answered with 404, or is the dashboard's where that is on.
 - The secret key alone, which is in the group ``admin``, opens ``/pg/``, ``/auth/v1/admin`` and PostgREST's root, which
   describes all exposed schemas.
+- A request for PostgREST goes to the one that its token names in the claim ``api_server``, or to the platform's own. It
+  may name a schema in its profile only if it is the platform's, that of its token's tenant or one of the tenant's
+  further ones in the claim ``schemas``: any other is answered as if there were none, since PostgREST's own answers name
+  what else there is.
+- A request for Realtime goes to the Realtime tenant of the project that its token names, or a socket's URL; else to the
+  platform's own.
 - The internal token of ``service_role`` is worth nothing to a client: where it is sent in place of a user's token, it
   counts as no token.
 - Keys are accepted in the header only. A URL ends up in logs and histories; Realtime's is the exception, because a
@@ -35,6 +41,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString, LiteralScalarString
 
+from components.central.rest import BASE_SCHEMAS
+
 __all__ = [
     "KONG_FILE",
     "KONG_FOLDER",
@@ -57,7 +65,7 @@ KONG_FILE = "kong.yml"
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _URL = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
-_ROLE = re.compile(r"proj_[a-z0-9_]+")
+_API_SERVER = re.compile(r"(cell|proj)_[a-z0-9_]+")
 _SECRET_FIELD = re.compile(r"\{\{ \.[A-Z_]+ \}\}")
 _PREFLIGHT_SECONDS = 3600
 _FUNCTION_MILLISECONDS = 150_000
@@ -115,8 +123,8 @@ class KongConfigArgs:
     """
 
     upstreams: KongUpstreams = KongUpstreams()
-    rest_by_role: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Host and port of the PostgREST that serves the tokens of a role, where that is not the one of all."""
+    api_servers: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host and port of each PostgREST that serves tenants, by its name."""
     cors_origins: tuple[str, ...] = ("*",)
     """Origins whose pages may use the API, e.g. ``https://app.example.org``; none: no page of another origin may.
 
@@ -129,7 +137,7 @@ class KongConfigArgs:
     upload_mib: int = 50
     """MiB of a file for Storage. The default is ``FILE_SIZE_LIMIT`` of Supabase's compose file."""
     realtime_tenant: str = "realtime-dev"
-    """Realtime's own tenant, ``SELF_HOST_TENANT_NAME`` there; not one of this platform's."""
+    """Realtime's tenant for what is no project's, ``SELF_HOST_TENANT_NAME`` there."""
     operator_sources: tuple[str, ...] = ()
     """Networks (CIDR) from which the dashboard and ``/pg/`` may be used; all if empty."""
     trusted_proxies: tuple[str, ...] = ()
@@ -142,8 +150,8 @@ class KongConfigArgs:
         urls = (upstreams.auth, upstreams.rest, upstreams.realtime, upstreams.storage)
         for url in (*urls, *filter(None, (upstreams.studio, upstreams.meta, upstreams.functions))):
             _check(_URL.fullmatch(url), url, "an http(s) URL without a path")
-        for role, (host, port) in self.rest_by_role.items():
-            _check(_ROLE.fullmatch(role), role, "a tenant's role")
+        for server, (host, port) in self.api_servers.items():
+            _check(_API_SERVER.fullmatch(server), server, "the name of an API server")
             _check(_URL.fullmatch(f"http://{host}:{port}"), f"{host}:{port}", "a host and a port")
         if self.cors_origins != ("*",):
             for origin in self.cors_origins:
@@ -169,7 +177,7 @@ if kong.request.get_query_arg("apikey") then
   kong.service.request.clear_query_arg("apikey")
 end
 """
-# Only if it is there: removing one argument writes the whole query string anew, and S3's signatures are made of it.
+# Only if it is there: removing one argument rewrites the whole query string, which S3's signatures cover.
 
 _FORGET_AUTHORIZATION = """\
 kong.service.request.clear_header("authorization")
@@ -200,7 +208,7 @@ else
   kong.service.request.set_header("authorization", authorization)
 end
 """
-# Set also where it stays what it was, so that of a repeated header only the value that was looked at goes on.
+# Set even if unchanged, so that of a repeated header only the checked value is passed on.
 
 _KEEP_AUTHORIZATION = """\
 if no_user or authorization == "" then
@@ -210,27 +218,156 @@ else
 end
 """
 
-# PostgREST verifies the token. This only finds the one that would believe it: with a role that somebody made up, a
-# request gets to a PostgREST that refuses it. Objects inside of the claims may have a `role`, too; all are looked at.
-_FIND_REST = """\
+# Auth keeps the user agent of the request that begins a session, and no other word of it; data_plane.tenant_of_session
+# reads the project there. What is no project's name is written all the same: the session is then for none.
+_PROJECT = """\
+local project = kong.request.get_header("x-data-plane-project")
+kong.service.request.clear_header("x-data-plane-project")
+"""
+
+# A link for a forgotten password begins a session for no project, in which a new one can be set.
+_PROJECT_UNLESS_RECOVERY = (
+    _PROJECT
+    + """\
+local kind = kong.request.get_query_arg("type")
+if kong.request.get_method() == "POST" then
+  local body = kong.request.get_body("application/json")
+  kind = type(body) == "table" and body.type or kind
+end
+if kind == "recovery" then
+  project = "-"
+end
+"""
+)
+
+_NAME_PROJECT = """\
+if project then
+  local agent = kong.request.get_header("user-agent") or ""
+  local product = " data-plane-project/" .. project:gsub("[^%w-]", "_"):sub(1, 64)
+  kong.service.request.set_header("user-agent", agent .. product)
+end
+"""
+
+# The claims of a token, unverified: what is decided by them is verified by who gets the request.
+_DECODE_CLAIMS = """\
 local digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 local claims, value, bits = {}, 0, 0
-for digit in (authorization:match("^%%S+%%s+[%%w_-]+%%.([%%w_-]+)%%.") or ""):gmatch(".") do
+for digit in (authorization:match("^%S+%s+[%w_-]+%.([%w_-]+)%.") or ""):gmatch(".") do
   value = value * 64 + digits:find(digit, 1, true) - 1
   bits = bits + 6
   if bits >= 8 then
     bits = bits - 8
     claims[#claims + 1] = string.char(math.floor(value / 2 ^ bits))
-    value = value %% 2 ^ bits
+    value = value % 2 ^ bits
   end
 end
-local upstreams = {%s}
-for role in table.concat(claims):gmatch('"role"%%s*:%%s*"([a-z0-9_]+)"') do
-  local upstream = upstreams[role]
-  if upstream then
-    kong.service.set_target(upstream[1], upstream[2])
-    break
+"""
+
+# A project sees its users' tokens: PostgREST shows a request's headers to its SQL. With one, Auth would take a new
+# password or address, by which the user's other projects are had. So an account is changed with a token for no project.
+# What is allowed in a body is listed, because Auth reads its keys in any case and by more than one spelling.
+# So is one of a session that was for a project of which the user is no member any more (access_token_hook).
+_OF_PROJECT = """\
+local known = table.concat(claims)
+local harmless = known:find('"role"%s*:%s*"proj_') == nil and known:find('"session_project"%s*:') == nil
+"""
+
+_MAY_READ_AND_DESCRIBE = """\
+local method = kong.request.get_method()
+if not harmless and method == "PUT" then
+  local allowed = {data = true, code_challenge = true, code_challenge_method = true}
+  local body = kong.request.get_body("application/json")
+  harmless = type(body) == "table"
+  for key in pairs(harmless and body or {}) do
+    harmless = harmless and allowed[key] == true
   end
+elseif method == "GET" or method == "HEAD" then
+  harmless = true
+end
+"""
+
+_MAY_POST = """\
+harmless = harmless or kong.request.get_method() == "POST"
+"""
+
+_REFUSE_PROJECTS = """\
+if not harmless then
+  return kong.response.exit(403, {message = "A token for a project changes no account: sign in for none"})
+end
+"""
+
+# Where else Auth acts for the user of a token, only reading is done with one that a project has seen; what no route of
+# its own allows goes on as if it had not been sent. (The grant `id_token` would link anybody's identity to that user.)
+_FORGET_PROJECTS = """\
+local method = kong.request.get_method()
+if not harmless and method ~= "GET" and method ~= "HEAD" then
+  kong.service.request.set_header("authorization", "Bearer " .. token)
+end
+"""
+
+# PostgREST verifies the token. This only finds the one that would believe it: with claims that somebody made up, a
+# request gets to a PostgREST that refuses it. Only claims at the top count: what users say of themselves is in objects
+# inside, which are cut out once strings have no quotation mark and no brace in them any more.
+_READ_CLAIMS = """\
+local text = table.concat(claims):gsub("\\\\.", ""):gsub('"[^"]*"', function(found)
+  return (found:gsub("[{}]", ""))
+end)
+local own = (text:match("^%s*{(.*)}%s*$") or ""):gsub("%b{}", "")
+local role = own:match('"role"%s*:%s*"([a-z0-9_]+)"') or ""
+local tenant = role:match("^(proj_[a-z0-9_]+)_anon$") or role:match("^(proj_[a-z0-9_]+)_authenticated$")
+  or role:match("^(proj_[a-z0-9_]+)_service_role$")
+"""
+
+_FIND_REST = """\
+local upstreams = {%s}
+local upstream = upstreams[own:match('"api_server"%%s*:%%s*"([a-z0-9_]+)"')]
+if upstream then
+  kong.service.set_target(upstream[1], upstream[2])
+end
+"""
+
+_REFUSE_OTHERS_SCHEMAS = """\
+local common = {%s}
+local served = {}
+for further in (own:match('"schemas"%%s*:%%s*"([a-z0-9_,]*)"') or ""):gmatch("[^,]+") do
+  served[(tenant or "") .. "$" .. further] = tenant
+end
+for _, name in ipairs({"accept-profile", "content-profile"}) do
+  local profile = kong.request.get_header(name)
+  if profile and not common[profile] and profile ~= tenant and not served[profile] then
+    return kong.response.exit(406, {code = "PGRST106", message = "Invalid schema: " .. profile})
+  end
+  if profile then
+    kong.service.request.set_header(name, profile)
+  end
+end
+"""
+# Also for a name of nothing, PostgREST names all that it serves. Set again for the same reason as `authorization`.
+
+
+# Realtime's tenant is the first label of the Host it is called by (lib/realtime/database.ex, get_external_id), and Kong
+# would call it by the name of its Kubernetes Service. Set by a plugin, it is kept (runloop/handler.lua). A project's is
+# its schema: that of the request's token, which Realtime verifies. Any other request is for the platform's own.
+_SET_REALTIME_TENANT = """\
+kong.service.request.set_header("host", tenant or "%s")
+"""
+
+# A browser sends a user's token only when the socket is open, so it says in the URL which project it is for. Who names
+# another's gets a socket in which nothing can be joined without a token of that project. What Realtime is told of the
+# key is seen by the project's own rules, so for a project it is never more than anybody's.
+_FIND_REALTIME_PROJECT = """\
+local named = kong.request.get_query_arg("project")
+local of_token = tenant
+if named then
+  local wanted = type(named) == "string" and #named <= 40 and named:match("^[a-z][a-z0-9-]*[a-z0-9]$")
+  tenant = wanted and "proj_" .. wanted:gsub("%-", "_")
+  if not tenant or of_token and of_token ~= tenant then
+    return kong.response.exit(403, {message = "No such project, or the token is not for it"})
+  end
+  token = tokens.anon
+end
+if of_token then
+  token = credential
 end
 """
 
@@ -313,9 +450,9 @@ def kong_template(args: KongConfigArgs) -> str:
     return text.getvalue()
 
 
-def kong_secret_keys(args: KongConfigArgs) -> tuple[str, ...]:
-    """The keys of ``connectors/supabase`` that the template has fields for."""
-    return tuple(sorted({found[4:-3] for found in _SECRET_FIELD.findall(kong_template(args))}))
+def kong_secret_keys(template: str) -> tuple[str, ...]:
+    """The keys of ``connectors/supabase`` that a template has fields for."""
+    return tuple(sorted({found[4:-3] for found in _SECRET_FIELD.findall(template)}))
 
 
 def kong_environment(args: KongConfigArgs) -> dict[str, str]:
@@ -376,11 +513,12 @@ def kong_environment(args: KongConfigArgs) -> dict[str, str]:
 
 def _auth(args: KongConfigArgs) -> Iterable[_Service]:
     base = args.upstreams.auth
-    leave = (_FORGET_KEY, _FORGET_AUTHORIZATION)
+    leave = (_FORGET_KEY, _FORGET_AUTHORIZATION, _PROJECT, _NAME_PROJECT)
     for path in _OPEN_AUTH:
         name = "auth-open-" + re.sub(r"[^a-z]+", "-", path).strip("-")
+        steps = (*leave[:2], _PROJECT_UNLESS_RECOVERY, _NAME_PROJECT) if path == "verify" else leave
         yield _Service(
-            name, f"{base}/{path}", ("~/auth/v1/" + path.replace(".", r"\.") + "$",), _plugins(args, lua=leave)
+            name, f"{base}/{path}", ("~/auth/v1/" + path.replace(".", r"\.") + "$",), _plugins(args, lua=steps)
         )
     for path in ("acs", "metadata"):
         # Where Auth expects them depends on whether its external URL ends in /auth/v1.
@@ -396,21 +534,37 @@ def _auth(args: KongConfigArgs) -> Iterable[_Service]:
         ),
         _plugins(args, lua=leave),
     )
-    keyed = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY)
+    keyed = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY, _PROJECT, _NAME_PROJECT)
+    everyone = (_ANON, _ADMIN)
+    judged = (*keyed, _DECODE_CLAIMS, _OF_PROJECT)
+    for path, routed, but in (
+        ("user", "/auth/v1/user", (_MAY_READ_AND_DESCRIBE,)),
+        ("user/", "/auth/v1/user/", ()),
+        ("passkeys", "/auth/v1/passkeys", ()),
+        ("oauth/authorizations", "/auth/v1/oauth/authorizations", ()),
+        # A new factor is the account's; one that is there is used (challenge, verify) in any session.
+        ("factors", "~/auth/v1/factors/?$", ()),
+        ("factors/", "/auth/v1/factors/", (_MAY_POST,)),
+        ("logout", "/auth/v1/logout", (_MAY_POST,)),
+    ):
+        name = "auth-account-" + path.replace("/", "-")
+        lua = (*judged, *but, _REFUSE_PROJECTS)
+        yield _Service(name, f"{base}/{path}", (routed,), _plugins(args, groups=everyone, lua=lua))
     yield _Service("auth-admin", f"{base}/admin", ("/auth/v1/admin",), _plugins(args, groups=(_ADMIN,), lua=keyed))
-    yield _Service("auth", f"{base}/", ("/auth/v1/",), _plugins(args, groups=(_ANON, _ADMIN), lua=keyed))
+    lua = (*judged, _FORGET_PROJECTS)
+    yield _Service("auth", f"{base}/", ("/auth/v1/",), _plugins(args, groups=everyone, lua=lua))
 
 
 def _rest(args: KongConfigArgs) -> Iterable[_Service]:
     base = args.upstreams.rest
-    keyed: tuple[str, ...] = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY)
-    if args.rest_by_role:
-        known = (f'{role} = {{"{host}", {port}}}' for role, (host, port) in sorted(args.rest_by_role.items()))
-        # Line by line, so that no two braces stand together: these are the template's.
-        keyed += (_FIND_REST % ("\n  " + ",\n  ".join(known) + ",\n"),)
+    # Line by line, so that no two braces stand together: these are the template's.
+    known = (f'  {server} = {{"{host}", {port}}},\n' for server, (host, port) in sorted(args.api_servers.items()))
+    found = (_DECODE_CLAIMS, _READ_CLAIMS, _FIND_REST % ("\n" + "".join(known)))
+    keyed = (_WHO, _SET_AUTHORIZATION, _FORGET_KEY, *found)
+    served = (*keyed, _REFUSE_OTHERS_SCHEMAS % ", ".join(f"{schema} = true" for schema in BASE_SCHEMAS))
     everyone = (_ANON, _ADMIN)
-    yield _Service("rest-root", f"{base}/", ("~/rest/v1/$",), _plugins(args, groups=(_ADMIN,), lua=keyed))
-    yield _Service("rest", f"{base}/", ("/rest/v1/",), _plugins(args, groups=everyone, lua=keyed))
+    yield _Service("rest-root", f"{base}/", ("~/rest/v1/$",), _plugins(args, groups=(_ADMIN,), lua=served))
+    yield _Service("rest", f"{base}/", ("/rest/v1/",), _plugins(args, groups=everyone, lua=served))
     # PostgREST reads the schema from the one header or the other, by the method.
     profile = (_set("content-profile", "graphql_public"), _set("accept-profile", "graphql_public"))
     yield _Service(
@@ -424,9 +578,8 @@ def _rest(args: KongConfigArgs) -> Iterable[_Service]:
 def _realtime(args: KongConfigArgs) -> Iterable[_Service]:
     base = args.upstreams.realtime
     everyone = (_ANON, _ADMIN)
-    # Realtime's tenant is the first label of the Host it is called by (lib/realtime/database.ex, get_external_id), and
-    # Kong would call it by the name of its Kubernetes Service. Set by a plugin, it is kept (runloop/handler.lua).
-    host = _set("host", args.realtime_tenant)
+    found = (_DECODE_CLAIMS, _READ_CLAIMS)
+    host = _SET_REALTIME_TENANT % args.realtime_tenant
     yield _Service(
         "realtime-socket",
         f"{base}/socket/",
@@ -437,7 +590,10 @@ def _realtime(args: KongConfigArgs) -> Iterable[_Service]:
             key_in_query=True,
             limited=False,
             # Of a WebSocket's headers Realtime sees only those that start with x-; this one goes before its `apikey`.
-            lua=(_WHO, _set_token("x-api-key"), _FORGET_AUTHORIZATION, _FORGET_KEY, host),
+            lua=(
+                *(_WHO, *found, _FIND_REALTIME_PROJECT),
+                *(_set_token("x-api-key"), _FORGET_AUTHORIZATION, _FORGET_KEY, host),
+            ),
         ),
     )
     for path in ("broadcast", "ping"):
@@ -446,7 +602,7 @@ def _realtime(args: KongConfigArgs) -> Iterable[_Service]:
             f"realtime-{path}",
             f"{base}/api/{path}",
             (f"/realtime/v1/api/{path}",),
-            _plugins(args, groups=everyone, lua=(_WHO, _SET_AUTHORIZATION, _FORGET_KEY, host)),
+            _plugins(args, groups=everyone, lua=(_WHO, _SET_AUTHORIZATION, _FORGET_KEY, *found, host)),
         )
 
 
@@ -550,7 +706,11 @@ def _consumers(args: KongConfigArgs) -> list[dict[str, Any]]:
     consumers: list[dict[str, Any]] = [
         {
             "username": "anon",
-            "keyauth_credentials": [{"key": "{{ .SUPABASE_PUBLISHABLE_KEY }}"}],
+            # The last one, too: clients take the new key when they are next deployed.
+            "keyauth_credentials": [
+                {"key": "{{ .SUPABASE_PUBLISHABLE_KEY }}"},
+                {"key": "{{ .SUPABASE_PUBLISHABLE_KEY_BEFORE }}"},
+            ],
             "acls": [{"group": _ANON}],
         },
         {

@@ -12,17 +12,17 @@ import pulumi
 import pulumi_postgresql as postgresql
 import pulumi_vault as vault
 
-from components.central.connector_secrets import ConnectorSecrets, SecretKind
-from components.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MOUNT, LEASE_ISSUER
+from components.central.connector_secrets import ConnectorSecrets
 from components.platform import DatabaseEndpoint
 from components.providers import read_secret
+from data_plane.model.connector_secrets import SecretKind
+from data_plane.model.naming import CONNECTORS_MOUNT, DATABASE_CONNECTION, DATABASE_MOUNT, ISSUER_SECRET, LEASE_ISSUER
 
-__all__ = ["ISSUER_SECRET", "LeaseEngine", "LeaseEngineArgs"]
+__all__ = ["ISSUER_TIMEOUT_MS", "LeaseEngine", "LeaseEngineArgs"]
 
-ISSUER_SECRET = "supabase-lease-issuer"
-"""The secret under ``connectors`` with the password of OpenBao's login."""
+ISSUER_TIMEOUT_MS = 15_000
 
-# The tenant's role is in the name for whoever reads pg_stat_activity; the random part makes it unique.
+# The name says the tenant's role in pg_stat_activity; the random part makes it unique.
 _USERNAME_TEMPLATE = '{{ printf "lease_%s_%s" (.RoleName | truncate 34) (random 20) }}'
 
 
@@ -69,6 +69,9 @@ class LeaseEngine(pulumi.ComponentResource):
             inherit=False,
             password=password,
             connection_limit=20,
+            # As in platform_leases.sql, which has lock_timeout beside it: no lease of one tenant's holds up another's.
+            statement_timeout=ISSUER_TIMEOUT_MS,
+            idle_in_transaction_session_timeout=ISSUER_TIMEOUT_MS,
             # `rotate-root` makes OpenBao the only one who knows the password; that is no drift to be undone.
             opts=pulumi.ResourceOptions(parent=self, provider=args.database, ignore_changes=["password"]),
         )

@@ -11,10 +11,11 @@ import pulumi
 import pulumi_kubernetes as k8s
 from ruamel.yaml import YAML
 
-from components.catalog import Service
-from components.central.cluster import PORTS, Cluster, service_name
+from components.central.cluster import Cluster
+from components.central.service_deployment import ServiceArgs, checksum, container, pod_spec
 from components.central.service_secrets import ServiceSecret, ServiceSecretArgs, secret_field
-from components.central.workload import ServiceArgs, checksum, container, pod_spec
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS, service_name
 
 __all__ = ["Logs", "vector_config"]
 
@@ -236,7 +237,7 @@ class Logs(pulumi.ComponentResource):
             group=None,
             volumes=[
                 {"name": "config", "config_map": {"name": service_name(service)}},
-                # How far each file was read: on the node, so that a new Pod goes on from there.
+                # How far each file was read: kept on the node, so that a new Pod resumes there.
                 {"name": "state", "host_path": {"path": _STATE, "type": "DirectoryOrCreate"}},
                 {"name": "logs", "host_path": {"path": "/var/log", "type": "Directory"}},
             ],

@@ -5,10 +5,11 @@ Variables: Supabase's ``docker/docker-compose.yml`` and ``src/server/constants.t
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
+from data_plane.model.service_logins import STUDIO_LOGIN
 
 __all__ = ["Meta"]
 
@@ -21,10 +22,10 @@ class Meta(pulumi.ComponentResource):
     def __init__(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:central:Meta", name, None, opts)
         cluster = args.cluster
-        Workload(
+        ServiceDeployment(
             name,
             Service.META,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=1,
@@ -35,12 +36,12 @@ class Meta(pulumi.ComponentResource):
                     "PG_META_DB_HOST": cluster.database_host,
                     "PG_META_DB_PORT": str(cluster.database_port),
                     "PG_META_DB_NAME": cluster.database_name,
-                    "PG_META_DB_USER": cluster.admin_user,
+                    "PG_META_DB_USER": STUDIO_LOGIN,
                     "PG_META_DB_SSL_MODE": cluster.sslmode,
                 },
-                secret_keys=("POSTGRES_PASSWORD", "PG_META_CRYPTO_KEY"),
+                secret_keys=("STUDIO_PASSWORD", "PG_META_CRYPTO_KEY"),
                 secret_env={
-                    "PG_META_DB_PASSWORD": secret_field("POSTGRES_PASSWORD"),
+                    "PG_META_DB_PASSWORD": secret_field("STUDIO_PASSWORD"),
                     "CRYPTO_KEY": secret_field("PG_META_CRYPTO_KEY"),
                 },
             ),

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.central.cluster import Place, PodSecurity
-from components.cluster_settings import ClusterSettings
+from data_plane.model.cluster_names import Place, PodSecurity
+from data_plane.model.cluster_settings import ClusterSettings
 
 __all__ = ["Namespaces"]
 
@@ -27,7 +27,9 @@ class Namespaces(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("supabase-data-plane:central:Namespaces", name, None, opts)
-        kept = pulumi.ResourceOptions(parent=self, provider=provider, protect=True, retain_on_delete=True)
+        kept = pulumi.ResourceOptions(
+            parent=self, provider=provider, protect=settings.applied, retain_on_delete=settings.applied
+        )
         places = [place for place in Place if place is not Place.LOGS or settings.logs.enabled]
         made = {
             place: k8s.core.v1.Namespace(

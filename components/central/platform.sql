@@ -7,12 +7,11 @@
 --   1  Supabase's base roles and schemas, where they are missing
 --   2  the schema data_plane: nothing in it is served or granted to the public
 --   3  exposure: PostgREST's pre-config function, and the notification that makes PostgREST read it again
---   4  walls: row-level security on new tables; no foreign grantee on a tenant's schema; no dropped tenant schema
---   5  leases: the only functions by which logins come and go
---   6  the other databases of the cluster are closed to leases
+--   4  isolation: row-level security on new tables; no foreign grantee on a tenant's schema; no dropped tenant schema
+--   5  leases: the only functions by which logins come; platform_leases.sql has those by which they go
+--   6  temporary objects, and the other databases of the cluster, are closed to leases
 --
--- The files beside this one are applied after it, in the same transaction: platform_api.sql, platform_keys.sql,
--- platform_sign_in.sql, platform_storage.sql, platform_pooler.sql, platform_drift.sql and platform_services.sql.
+-- The files beside this one are applied after it, in the same transaction, in the order that platform_sql.py lists.
 
 -- 1 -------------------------------------------------------------------------------------------------------------------
 
@@ -20,19 +19,22 @@ do $$
 declare
     wanted record;
 begin
-    -- The attributes are those of supabase/postgres, without CREATEROLE; whoever runs a service sets its login's
+    -- The attributes are those of supabase/postgres, without CREATEROLE; the operator of a service sets its login's
     -- password. Without one there is no way in.
     for wanted in
         select * from (values
             ('anon', 'nologin noinherit'),
             ('authenticated', 'nologin noinherit'),
             ('service_role', 'nologin noinherit bypassrls'),
+            -- Migrations of Auth (20240612123726) and Storage (0046) grant to it by name; the superuser may have another.
+            ('postgres', 'nologin noinherit'),
             ('authenticator', 'login noinherit'),
             ('supabase_auth_admin', 'login noinherit'),
             ('supabase_storage_admin', 'login noinherit'),
             ('pgbouncer', 'login noinherit'),
             ('data_plane_tenant', 'nologin noinherit'),
             ('data_plane_keys', 'login noinherit'),
+            ('data_plane_storage', 'nologin noinherit'),
             ('openbao_lease_issuer', 'nologin noinherit')
         ) as roles (name, attributes)
     loop
@@ -44,10 +46,13 @@ end
 $$;
 
 grant anon, authenticated, service_role to authenticator;
+-- With DB_INSTALL_ROLES=false Storage grants nothing itself, and assumes the role of each request's token.
+grant anon, authenticated, service_role to supabase_storage_admin;
 
 create schema if not exists auth;
 create schema if not exists extensions;
-grant usage on schema auth, extensions to anon, authenticated, service_role;
+create schema if not exists storage authorization supabase_storage_admin;
+grant usage on schema auth, extensions, storage to anon, authenticated, service_role;
 
 -- Auth and Storage make their own tables when they start, each in its schema.
 grant usage, create on schema auth to supabase_auth_admin;
@@ -127,7 +132,7 @@ grant usage on schema data_plane_api to authenticated, data_plane_tenant;
 -- A tenant is its schema: proj_<slug>, owned by proj_<slug>_owner. Returns the schema that a role belongs to, or null.
 create or replace function data_plane.tenant_of(role_name text) returns text
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select n.nspname
     from pg_catalog.pg_namespace n
@@ -151,7 +156,8 @@ grant select on data_plane.verifying_keys to authenticator;
 -- Nothing is said of keys while there are none: an empty setting would take PostgREST's own secret away.
 create or replace function data_plane.pre_config() returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
     select pg_catalog.set_config('pgrst.jwt_secret', k.jwks::text, true) from data_plane.verifying_keys k;
 
@@ -174,7 +180,7 @@ $$;
 
 create or replace function data_plane.notify_postgrest() returns event_trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- PostgREST asks for a role's rights when it needs them. What it remembers is which schemas there are to serve, and
@@ -182,6 +188,21 @@ begin
     if tg_tag in ('GRANT', 'REVOKE') and not exists (
         select from pg_catalog.pg_event_trigger_ddl_commands() as ddl where ddl.object_type = 'SCHEMA'
     ) then
+        return;
+    end if;
+    -- What is temporary is served to nobody.
+    if tg_event = 'ddl_command_end' and not exists (
+            select from pg_catalog.pg_event_trigger_ddl_commands() as ddl
+            where ddl.schema_name is distinct from 'pg_temp')
+        or tg_event = 'sql_drop' and not exists (
+            select from pg_catalog.pg_event_trigger_dropped_objects() as dropped
+            -- A view's rule is not temporary itself.
+            where not dropped.is_temporary and dropped.address_names[1] is distinct from 'pg_temp')
+    then
+        return;
+    end if;
+    -- In a full queue a transaction that notifies fails. The guard sends this once there is room again.
+    if pg_catalog.pg_notification_queue_usage() > 0.5 then
         return;
     end if;
     -- The first makes PostgREST run the pre-config function again, the second makes it look at the schemas.
@@ -215,7 +236,8 @@ create event trigger data_plane_notify_drop on sql_drop
 -- A table that somebody forgets to protect shows no row to anybody but its owner.
 create or replace function data_plane.enable_row_level_security() returns event_trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     created record;
@@ -239,39 +261,45 @@ create event trigger data_plane_row_level_security on ddl_command_end
     when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
     execute function data_plane.enable_row_level_security();
 
--- Migrations written for a Supabase of one's own say `grant … to authenticated`. On a tenant's schema that would let
+-- Migrations written for a standalone Supabase say `grant … to authenticated`. On a tenant's schema that would let
 -- every other tenant in, so a tenant cannot give anything of its schema to a role that is not its own.
 create or replace function data_plane.refuse_foreign_grantees() returns event_trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
-    granting oid := pg_catalog.quote_ident(current_user)::pg_catalog.regrole;  -- once, not for each schema there is
+    granting constant oid := pg_catalog.quote_ident(current_user)::pg_catalog.regrole;  -- once, not for each schema there is
+    of_tenant constant text := (pg_catalog.regexp_match(current_user, '^(proj_[a-z0-9_]+)_owner$'))[1];
     foreigner record;
 begin
+    -- Not a superuser who was given the schema by hand: that would hold up its repair.
+    if of_tenant is null then
+        return;
+    end if;
+    -- All schemas that the owner has, a copy from a dump too.
     for foreigner in
         select n.nspname, acl.privilege_type, acl.is_grantable and acl.grantee <> n.nspowner as is_grantable,
             case acl.grantee when 0 then 'PUBLIC' else pg_catalog.pg_get_userbyid(acl.grantee)::text end as grantee
         from pg_catalog.pg_namespace n
         cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
         where n.nspowner = granting
-            and n.nspname like 'proj\_%'
-            -- Not a superuser to whom a hand has given the schema: that would hold up whoever puts it right.
-            and pg_catalog.pg_get_userbyid(granting) = n.nspname || '_owner'
     loop
-        -- PostgREST's login is let in by the platform, which makes it a member of the tenant's roles first.
+        -- The login of the PostgREST that serves the tenant is let in by the platform, which makes it a member of the
+        -- tenant's roles first; on a further schema only where the project's file says so.
         if foreigner.privilege_type = 'USAGE' and not foreigner.is_grantable
-            and foreigner.grantee in ('authenticator', foreigner.nspname || '_authenticator')
-            and pg_catalog.pg_has_role(foreigner.grantee, foreigner.nspname || '_anon', 'member') then
+            and foreigner.grantee ~ '^(cell|proj)_[a-z0-9_]+_authenticator$'
+            and pg_catalog.pg_has_role(foreigner.grantee, of_tenant || '_anon', 'member')
+            and (foreigner.nspname = of_tenant or data_plane.is_exposed(foreigner.nspname)) then
             continue;
         end if;
-        -- Whoever may grant on is asked by nobody.
-        if foreigner.is_grantable or data_plane.tenant_of(foreigner.grantee) is distinct from foreigner.nspname then
+        -- Nothing checks a role that has the grant option.
+        if foreigner.is_grantable or data_plane.tenant_of(foreigner.grantee) is distinct from of_tenant then
             raise exception '% on schema % cannot be granted to %',
                 foreigner.privilege_type, foreigner.nspname, foreigner.grantee
                 using errcode = 'insufficient_privilege',
                     hint = pg_catalog.format(
-                        'Grant to %1$s_anon, %1$s_authenticated or %1$s_service_role, without grant option.', foreigner.nspname);
+                        'Grant to %1$s_anon, %1$s_authenticated or %1$s_service_role, without grant option.', of_tenant);
         end if;
     end loop;
 end
@@ -287,7 +315,8 @@ create event trigger data_plane_tenant_grants on ddl_command_end
 -- A schema's owner may drop it, in PostgreSQL. Here a tenant's schema outlives every mistake made with a lease.
 create or replace function data_plane.refuse_tenant_schema_drop() returns event_trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     dropped record;
@@ -300,7 +329,9 @@ begin
         where object_type = 'schema' and object_name like 'proj\_%'
     loop
         raise exception 'schema % belongs to the data plane and cannot be dropped with a lease', dropped.object_name
-            using errcode = 'insufficient_privilege', hint = 'Drop the objects in it instead.';
+            using errcode = 'insufficient_privilege', hint = case
+                when pg_catalog.split_part(dropped.object_name, '$', 2) in ('', 'auth') then 'Drop the objects in it instead.'
+                else 'Call data_plane_api.drop_schema.' end;
     end loop;
 end
 $$;
@@ -311,12 +342,12 @@ create event trigger data_plane_tenant_schemas on sql_drop
     execute function data_plane.refuse_tenant_schema_drop();
 
 -- 5 -------------------------------------------------------------------------------------------------------------------
--- OpenBao's login holds EXECUTE on issue_lease, renew_lease and revoke_lease and nothing else. (Before PostgreSQL 16
+-- OpenBao's login holds EXECUTE on issue_lease, renew_lease and revoke_lease (platform_leases.sql) and nothing else. (Before PostgreSQL 16
 -- CREATEROLE is close to superuser, so it is not given.) Everything below refuses a name that is not a lease's.
 
 create or replace function data_plane.refuse_other_logins(login text) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if login !~ '^lease_[A-Za-z0-9_]+$' then
@@ -330,7 +361,7 @@ $$;
 -- more than the way from there to here. (OpenBao adds 5 s to the lifetime by itself.)
 create or replace function data_plane.clock_skew(expires timestamptz, lifetime interval) returns interval
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select case
         when greatest(found.skew, - found.skew) > interval '10 s' then found.skew
@@ -342,14 +373,14 @@ $$;
 -- The signatures without a lifetime are of versions before, and would make these ambiguous.
 drop function if exists
     data_plane.create_login(text, text, timestamptz, text, integer),
-    data_plane.issue_lease(text, text, timestamptz, text, integer);
+    data_plane.issue_lease(text, text, timestamptz, text, integer) cascade;
 
 -- The parts that need a superuser. The membership lets the issuer finish the login below; seal_login takes it back.
 create or replace function data_plane.create_login(
     login text, verifier text, expires timestamptz, tenant_role text, statement_timeout_ms integer, lifetime interval)
 returns void
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     tenant_schema text := data_plane.tenant_of(tenant_role);
@@ -367,7 +398,7 @@ begin
         'create role %I login noinherit nosuperuser nocreatedb nocreaterole noreplication nobypassrls'
         ' connection limit %s password %L valid until %L in role %I role openbao_lease_issuer',
         login,
-        (select rolconnlimit from pg_catalog.pg_roles where rolname = tenant_role),
+        data_plane.lease_connections(tenant_role),
         verifier, expires - skew, tenant_role);
     if skew <> interval '0' then
         raise warning 'the clocks of OpenBao and PostgreSQL differ by %', skew
@@ -375,7 +406,7 @@ begin
         -- For renew_lease, which is told of an end alone.
         execute pg_catalog.format('comment on role %I is %L', login, skew::text);
     end if;
-    -- Not copied from the tenant's role: whoever holds a lease may change that role's settings (PostgreSQL lets every
+    -- Not copied from the tenant's role: a lease may change that role's settings (PostgreSQL lets every
     -- role do so for itself), and the next lease should not suffer from it.
     execute pg_catalog.format('alter role %I set search_path to %I, extensions', login, tenant_schema);
     execute pg_catalog.format('alter role %I set statement_timeout to %s', login, statement_timeout_ms);
@@ -386,25 +417,10 @@ $$;
 
 create or replace function data_plane.seal_login(login text) returns void
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     execute pg_catalog.format('revoke %I from openbao_lease_issuer', login);
-end
-$$;
-
--- A session that got in while its role was being dropped would go on as the tenant's role. The next lease that comes
--- or goes ends it.
-create or replace function data_plane.end_orphaned_sessions() returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-    perform pg_catalog.pg_terminate_backend(a.pid)
-    from pg_catalog.pg_stat_activity a
-    where a.usesysid is not null
-        and a.backend_type = 'client backend'
-        and not exists (select from pg_catalog.pg_authid r where r.oid = a.usesysid);
 end
 $$;
 
@@ -415,7 +431,7 @@ create or replace function data_plane.issue_lease(
     lifetime interval default null)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform data_plane.create_login(login, verifier, expires, tenant_role, statement_timeout_ms, lifetime);
@@ -429,7 +445,7 @@ $$;
 
 create or replace function data_plane.renew_lease(login text, expires timestamptz) returns void
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     skew interval := coalesce(
@@ -440,47 +456,6 @@ begin
 end
 $$;
 
--- Ends a lease's sessions and drops its login. What its sessions made as the tenant's role is the tenant's already;
--- what they made for the login itself (`set role none`: large objects, default privileges) goes to the tenant's owner
--- or is dropped with it, so that nothing escapes and nothing can hold up the revocation.
-create or replace function data_plane.revoke_lease(login text) returns void
-language plpgsql security definer
-set search_path = ''
-as $$
-declare
-    tenant_role text;
-begin
-    perform data_plane.refuse_other_logins(login);
-    if not exists (select from pg_catalog.pg_roles where rolname = login) then
-        return;
-    end if;
-    select pg_catalog.pg_get_userbyid(m.roleid) into tenant_role
-    from pg_catalog.pg_auth_members m
-    where m.member = pg_catalog.quote_ident(login)::pg_catalog.regrole
-    limit 1;
-
-    execute pg_catalog.format('alter role %I nologin password null', login);
-    perform pg_catalog.pg_terminate_backend(a.pid, 5000)
-    from pg_catalog.pg_stat_activity a
-    where a.usename = login;
-    perform data_plane.end_orphaned_sessions();
-
-    if data_plane.tenant_of(tenant_role) is not null then
-        execute pg_catalog.format('reassign owned by %I to %I', login, data_plane.tenant_of(tenant_role) || '_owner');
-    end if;
-    execute pg_catalog.format('drop owned by %I', login);
-    begin
-        execute pg_catalog.format('drop role %I', login);
-    exception when dependent_objects_still_exist then
-        -- Something of it in another database, which part 6 is there to prevent. It can do nothing any more; say so.
-        if tenant_role is not null then
-            execute pg_catalog.format('revoke %I from %I', tenant_role, login);
-        end if;
-        raise warning 'lease % is revoked, but its login is still needed by objects in another database', login;
-    end;
-end
-$$;
-
 revoke all on all functions in schema data_plane from public;
 grant execute on function data_plane.pre_config() to authenticator;
 grant execute on function data_plane.tenant_of(text) to data_plane_tenant;
@@ -488,18 +463,20 @@ grant execute on function
     data_plane.create_login(text, text, timestamptz, text, integer, interval),
     data_plane.seal_login(text),
     data_plane.issue_lease(text, text, timestamptz, text, integer, interval),
-    data_plane.renew_lease(text, timestamptz),
-    data_plane.revoke_lease(text)
+    data_plane.renew_lease(text, timestamptz)
     to openbao_lease_issuer;
 
 -- 6 -------------------------------------------------------------------------------------------------------------------
 
--- A lease that could connect elsewhere could own something there, which would hold up its revocation. Supabase's own
--- services reach their other databases as supabase_admin, a superuser, and owners keep their access.
+-- Nothing that runs with a tenant's rights needs temporary objects in a session that others use after it, and a role
+-- that has them can put names of its own before everybody's. A lease that could connect to another database could own
+-- something there, which would hold up its revocation. Supabase's services reach their other databases as
+-- supabase_admin, a superuser, and owners keep their access.
 do $$
 declare
     other record;
 begin
+    execute format('revoke temporary on database %I from public', current_database());
     for other in
         select datname from pg_catalog.pg_database where datname <> current_database() and datallowconn
     loop

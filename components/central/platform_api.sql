@@ -1,35 +1,60 @@
 -- Who may become a tenant's API roles.
 --
--- PostgreSQL checks SET ROLE against the login of the connection, whoever's SQL asks for it. So what a login of a
+-- PostgreSQL checks SET ROLE against the login of the connection, not against the author of the SQL. So what a login of a
 -- service may become is what any SQL that runs in the service's sessions may become: a project's own functions in
--- PostgREST's. A tenant's API roles are therefore given to the login that serves it, and to no other:
+-- PostgREST's. There are therefore several PostgRESTs, each with a login of its own, and a tenant's API roles are given
+-- to the login that serves it, and to no other:
 --
---   served by the shared PostgREST   authenticator
---   served by one of its own         proj_x_authenticator, a member of nothing else
---   not served                       nobody
+--   served by its cell's PostgREST       cell_<cell>_authenticator, a member of its cell's tenants' API roles alone
+--   served by one of its own             proj_x_authenticator, a member of nothing else
+--   not served                           nobody
 --
--- Storage runs no project's SQL. It assumes anon and authenticated of the tenants that have a bucket.
+-- authenticator, the login of the PostgREST for the platform's own schemas, is a member of no tenant's role: no tenant's
+-- SQL ever runs in it. Storage runs no project's SQL. It assumes anon and authenticated of the tenants that have a bucket.
 
 -- A row is written by the tenant's resources.
 create table if not exists data_plane.api_access (
     tenant text primary key check (tenant ~ '^proj_[a-z0-9_]+$'),
-    login text check (login in ('authenticator', tenant || '_authenticator')),
+    login text,
     storage boolean not null default false
 );
+-- Rows of a version before, which name authenticator, stay as they are until their cell is brought up.
+alter table data_plane.api_access
+    drop constraint if exists api_access_check,
+    drop constraint if exists api_access_login,
+    add constraint api_access_login
+        check (login = tenant || '_authenticator' or login ~ '^cell_[a-z0-9_]+_authenticator$') not valid;
 
--- Makes the logins of those PostgRESTs that serve one tenant each, without a password. They have what the shared one's login has of the platform,
--- which is where PostgREST reads its configuration; a login inherits nothing, so it is granted to each. One that is no
--- longer declared may sign in no more, and stays: a tenant's grants may still name it.
+-- Whether a name is that of the login of a PostgREST.
+create or replace function data_plane.is_api_login(name text) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select name = 'authenticator' or name ~ '^(cell|proj)_[a-z0-9_]+_authenticator$'
+$$;
+
+-- By what name a token says which PostgREST serves its tenant, for the gateway.
+create or replace function data_plane.api_server_of(login text) returns text
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select pg_catalog.regexp_replace(login, '_authenticator$', '')
+$$;
+
+-- Makes the logins of those PostgRESTs that serve tenants, without a password. They have what authenticator has of the
+-- platform, which is where PostgREST reads its configuration; a login inherits nothing, so it is granted to each. One
+-- that is no longer declared may sign in no more, and stays: a tenant's grants may still name it.
 create or replace function data_plane.apply_api_logins(declared text[]) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     login text;
 begin
     foreach login in array declared loop
-        if login !~ '^proj_[a-z0-9_]+_authenticator$' then
-            raise exception 'not the login of a tenant''s own API: %', login using errcode = 'invalid_parameter_value';
+        if login = 'authenticator' or not data_plane.is_api_login(login) then
+            raise exception 'not the login of a PostgREST that serves tenants: %', login
+                using errcode = 'invalid_parameter_value';
         end if;
         if not exists (select from pg_catalog.pg_roles where rolname = login) then
             execute pg_catalog.format('create role %I', login);
@@ -39,10 +64,16 @@ begin
         execute pg_catalog.format('grant usage on schema data_plane to %I', login);
         execute pg_catalog.format('grant select on data_plane.verifying_keys to %I', login);
         execute pg_catalog.format('grant execute on function data_plane.pre_config() to %I', login);
+        perform data_plane.grant_session_functions(login);
+        -- As other services do (platform_guard.sql), it gets in when tenants hold every other connection.
+        if pg_catalog.current_setting('server_version_num')::integer >= 160000 then
+            execute pg_catalog.format('grant pg_use_reserved_connections to %I with inherit true, set false', login);
+        end if;
     end loop;
     for login in
         select r.rolname from pg_catalog.pg_roles r
-        where r.rolname ~ '^proj_[a-z0-9_]+_authenticator$' and r.rolcanlogin and r.rolname <> all (declared)
+        where data_plane.is_api_login(r.rolname) and r.rolname <> 'authenticator'
+            and r.rolcanlogin and r.rolname <> all (declared)
     loop
         execute pg_catalog.format('alter role %I nologin password null', login);
         perform pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a where a.usename = login;
@@ -50,11 +81,11 @@ begin
 end
 $$;
 
--- Makes the memberships of a tenant's roles what is declared. Logins that are no service's, which leases are, are left
--- alone.
+-- Makes the memberships of a tenant's roles, and who serves its schema, what is declared. Logins that are no service's,
+-- which leases are, are left alone.
 create or replace function data_plane.apply_api_access(of_tenant text) returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     declared data_plane.api_access;
@@ -68,18 +99,28 @@ begin
         raise exception 'there is no login % to serve %', declared.login, of_tenant
             using errcode = 'undefined_object', hint = 'Bring the central stack up first: it makes the login.';
     end if;
+    perform data_plane.admit_tenant(of_tenant);
     for membership in
-        select role.oid, role.rolname, login.rolname as member,
+        select role.rolname, login.rolname as member,
             login.rolname is not distinct from declared.login
                 or coalesce(declared.storage, false) and login.rolname = 'supabase_storage_admin'
                     and not role.rolbypassrls as wanted,
-            exists (
-                select from pg_catalog.pg_auth_members m where m.roleid = role.oid and m.member = login.oid
-            ) as present
+            candidate.present
         from pg_catalog.pg_roles role
-        cross join pg_catalog.pg_roles login
+        cross join lateral (
+            select c.oid, pg_catalog.bool_or(c.present) as present
+            from (
+                select m.member, true from pg_catalog.pg_auth_members m where m.roleid = role.oid
+                union all
+                select r.oid, false from pg_catalog.pg_roles r
+                where r.rolname in (declared.login, 'supabase_storage_admin')
+            ) as c (oid, present)
+            group by c.oid
+        ) as candidate
+        join pg_catalog.pg_roles login on login.oid = candidate.oid
         where role.rolname in (of_tenant || '_anon', of_tenant || '_authenticated', of_tenant || '_service_role')
-            and login.rolname in ('authenticator', 'supabase_storage_admin', of_tenant || '_authenticator')
+            and (login.rolname = 'supabase_storage_admin' or data_plane.is_api_login(login.rolname))
+        order by role.rolname, login.rolname
     loop
         if membership.wanted and not membership.present then
             execute pg_catalog.format('grant %I to %I', membership.rolname, membership.member);
@@ -89,11 +130,12 @@ begin
             changed := true;
         end if;
     end loop;
+    perform data_plane.apply_exposure(of_tenant);
     if changed then
         -- PostgREST reads the settings of the roles that it may assume.
         perform pg_catalog.pg_notify('pgrst', 'reload config');
     end if;
-    -- What tenants have in common, they have for its privileges. Whoever could become anon could change anon's settings,
+    -- What tenants have in common, they have for its privileges. A role that could become anon could change anon's settings,
     -- which PostgREST applies to everybody's requests. (Before PostgreSQL 16 a lease can.)
     if tells_apart then
         for membership in execute
@@ -101,7 +143,8 @@ begin
             from pg_catalog.pg_auth_members m
             join pg_catalog.pg_roles common on common.oid = m.roleid
             join pg_catalog.pg_roles role on role.oid = m.member
-            where m.set_option and data_plane.tenant_of(role.rolname) = $1' using of_tenant
+            where m.set_option and data_plane.tenant_of(role.rolname) = $1
+            order by 1, 2' using of_tenant
         loop
             execute pg_catalog.format('grant %I to %I with set false', membership.rolname, membership.member);
         end loop;
@@ -109,28 +152,65 @@ begin
 end
 $$;
 
--- The login that serves a tenant, and whether Storage does: as it is, not as it is declared.
+-- The login that serves a tenant, and whether Storage does: as it is, not as it is declared. To be served takes the three
+-- API roles and USAGE on the first schema and on the others that are declared to be served.
 create or replace function data_plane.present_api_access(of_tenant text, out login text, out storage boolean)
 language sql stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
-    with member as (
-        select login.rolname, pg_catalog.count(*) as roles
+    with part as (
+        select m.member as login, role.rolname::text as what
         from pg_catalog.pg_auth_members m
         join pg_catalog.pg_roles role on role.oid = m.roleid
-        join pg_catalog.pg_roles login on login.oid = m.member
         where role.rolname in (of_tenant || '_anon', of_tenant || '_authenticated', of_tenant || '_service_role')
-            and login.rolname in ('authenticator', 'supabase_storage_admin', of_tenant || '_authenticator')
+        union
+        select acl.grantee, n.nspname || case acl.privilege_type when 'USAGE' then '' else ' ' || acl.privilege_type end
+        from pg_catalog.pg_namespace n cross join lateral pg_catalog.aclexplode(n.nspacl) as acl
+        where pg_catalog.split_part(n.nspname, '$', 1) = of_tenant
+    ),
+    wanted (what) as (
+        values (of_tenant), (of_tenant || '_anon'), (of_tenant || '_authenticated'), (of_tenant || '_service_role')
+        union
+        select n.nspname::text from pg_catalog.pg_namespace n
+        where pg_catalog.split_part(n.nspname, '$', 1) = of_tenant and data_plane.is_exposed(n.nspname)
+    ),
+    member as (
+        select login.rolname, pg_catalog.count(*) as parts,
+            pg_catalog.bool_and(part.what in (select w.what from wanted w))
+                and pg_catalog.count(*) = (select pg_catalog.count(*) from wanted) as fitting
+        from part join pg_catalog.pg_roles login on login.oid = part.login
+        where login.rolname = 'supabase_storage_admin' or data_plane.is_api_login(login.rolname)
         group by 1
     )
     select
-        -- More than one is one too many, and fewer roles than all are too few; either shows as no declared login does.
+        -- More than one is one too many, and less than three roles and the schemas is too little; either shows as no
+        -- declared login does.
         (select pg_catalog.string_agg(
-                m.rolname || case when m.roles < 3 then ' in part' else '' end, ' and ' order by m.rolname)
+                m.rolname || case when m.fitting then '' else ' in part' end, ' and ' order by m.rolname)
             from member m where m.rolname <> 'supabase_storage_admin'),
         -- All but service_role, or it is neither so nor so.
-        case coalesce((select m.roles from member m where m.rolname = 'supabase_storage_admin'), 0)
+        case coalesce((select m.parts from member m where m.rolname = 'supabase_storage_admin'), 0)
             when 2 then true
             when 0 then false
         end
+$$;
+
+-- What a version before gave authenticator of tenants that no cell declares any more; each cell takes away the rest.
+do $$
+declare
+    left_over record;
+begin
+    for left_over in
+        select role.rolname
+        from pg_catalog.pg_auth_members m
+        join pg_catalog.pg_roles role on role.oid = m.roleid
+        where m.member = 'authenticator'::pg_catalog.regrole and role.rolname like 'proj\_%'
+            and not exists (
+                select from data_plane.api_access a
+                where a.login = 'authenticator'
+                    and role.rolname in (a.tenant || '_anon', a.tenant || '_authenticated', a.tenant || '_service_role'))
+    loop
+        execute format('revoke %I from authenticator', left_over.rolname);
+    end loop;
+end
 $$;

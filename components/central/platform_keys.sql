@@ -1,4 +1,4 @@
--- Verifying keys: what every service that checks tokens believes, published here by whoever may fetch it.
+-- Verifying keys: what every service that checks tokens believes. The jobs that may fetch them publish them here.
 --
 -- PostgREST takes the keys from data_plane.pre_config(), Realtime from its own table, which is kept equal here. Nothing
 -- private is ever in the database: a document with a secret in it is refused, not cleaned.
@@ -6,7 +6,7 @@
 -- One key as it is published: its public members and nothing else. Raises what is wrong with it.
 create or replace function data_plane.public_key(key jsonb) returns jsonb
 language plpgsql immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     kind text := key ->> 'kty';
@@ -51,10 +51,10 @@ end
 $$;
 
 -- Replaces the published keys by those of a JWKS and tells the verifiers; returns whether anything changed. A key that
--- is no longer in it is believed no longer: whoever publishes keeps a rotated one for as long as what it signed.
+-- is no longer in it is believed no longer: the publisher keeps a rotated one for as long as what it signed.
 create or replace function data_plane.publish_keys(jwks jsonb) returns boolean
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     published jsonb;
@@ -87,43 +87,10 @@ begin
     end if;
     perform pg_catalog.pg_notify('pgrst', 'reload config');
     if pg_catalog.to_regclass('_realtime.tenants') is not null then
-        -- Its trigger, below, puts the keys in.
+        -- Its trigger (platform_realtime.sql) puts the keys in.
         execute 'update _realtime.tenants set external_id = external_id';
     end if;
     return true;
-end
-$$;
-
--- Realtime writes its tenant anew whenever it starts, with the keys of its environment: those of here are newer.
-create or replace function data_plane.set_realtime_keys() returns trigger
-language plpgsql security definer
-set search_path = ''
-as $$
-declare
-    published jsonb := (select k.jwks from data_plane.verifying_keys k);
-begin
-    if published is not null and pg_catalog.to_jsonb(new) ? 'jwt_jwks' then
-        new := pg_catalog.jsonb_populate_record(new, pg_catalog.jsonb_build_object('jwt_jwks', published));
-    end if;
-    return new;
-end
-$$;
-
-create or replace function data_plane.adopt_realtime() returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-    tenants regclass := pg_catalog.to_regclass('_realtime.tenants');
-begin
-    if tenants is null or exists (
-        select from pg_catalog.pg_trigger where tgrelid = tenants and tgname = 'data_plane_verifying_keys'
-    ) then
-        return;
-    end if;
-    execute 'create trigger data_plane_verifying_keys before insert or update on _realtime.tenants'
-        ' for each row execute function data_plane.set_realtime_keys()';
-    execute 'update _realtime.tenants set external_id = external_id';
 end
 $$;
 

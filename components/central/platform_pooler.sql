@@ -6,7 +6,7 @@
 -- Leases that are valid now, and nothing that is not a lease; verifiers, from which no password can be had.
 create or replace function data_plane.pooler_auth(name text) returns table (usename text, passwd text)
 language sql stable security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
     select a.rolname::text, a.rolpassword
     from pg_catalog.pg_authid a

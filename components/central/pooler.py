@@ -9,15 +9,16 @@ import json
 
 import pulumi
 
-from components.catalog import Service
 from components.central.analytics import INTERNAL_DATABASE
-from components.central.cluster import PORTS, Cluster, place_of, service_name
+from components.central.cluster import Cluster
 from components.central.realtime import ERLANG_DISTRIBUTION
+from components.central.service_deployment import Files, Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Files, Probes, ServiceArgs, Workload, WorkloadArgs
-from components.cluster_settings import PoolerSettings
-from components.platform import PoolerEndpoint
-from components.settings import CentralSettings
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS, place_of, service_name
+from data_plane.model.cluster_settings import PoolerSettings
+from data_plane.model.settings import CentralSettings
+from data_plane.model.tenant_binding import PoolerEndpoint
 
 __all__ = ["POOLER_SCHEMA", "Pooler", "pooler_endpoint"]
 
@@ -73,20 +74,26 @@ end
 
 
 def pooler_endpoint(settings: CentralSettings) -> PoolerEndpoint | None:
-    """Where clients reach the pooler of a central stack: where the setting ``pooler`` says, else at its Service.
+    """The address at which clients reach the pooler: the setting ``pooler``, else its Service.
 
     None where there is no pooler, or none that is known to run: manifests that are only rendered run nowhere yet.
     """
     cluster, given = settings.kubernetes, settings.pooler
     if given is not None:
         tenant = given.tenant or (cluster.pooler.tenant if cluster else PoolerSettings().tenant)
-        return PoolerEndpoint(given.host, given.session_port, given.transaction_port, tenant, given.sslmode)
+        return PoolerEndpoint(**given.model_dump(exclude={"tenant"}), tenant=tenant)
     if cluster is None or not cluster.pooler.enabled or cluster.render_to is not None:
         return None
     host = f"{service_name(Service.POOLER)}.{cluster.namespace}{place_of(Service.POOLER).value}.svc"
     ports = PORTS[Service.POOLER]
     # It has no certificate; network policies guard the way.
-    return PoolerEndpoint(host, ports["session"], ports["transaction"], cluster.pooler.tenant, "disable")
+    return PoolerEndpoint(
+        host=host,
+        session_port=ports["session"],
+        transaction_port=ports["transaction"],
+        tenant=cluster.pooler.tenant,
+        sslmode="disable",
+    )
 
 
 class Pooler(pulumi.ComponentResource):
@@ -99,13 +106,11 @@ class Pooler(pulumi.ComponentResource):
         super().__init__("supabase-data-plane:central:Pooler", name, None, opts)
         cluster = args.cluster
         ports = PORTS[Service.POOLER]
-        own_database = cluster.database_url(
-            "ecto", cluster.admin_user, secret_field("POSTGRES_PASSWORD"), INTERNAL_DATABASE
-        )
-        Workload(
+        own_database = cluster.database_url("ecto", cluster.admin_user, "POSTGRES_PASSWORD", INTERNAL_DATABASE)
+        ServiceDeployment(
             name,
             Service.POOLER,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=cluster.settings.pooler.replicas,

@@ -6,11 +6,11 @@ are init containers that are ``nobody`` from the start, as the server is.
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS, service_name
-from components.central.jwks import JWKS_ENTRY, JWKS_SECRET
+from components.central.jwks_sync import JWKS_ENTRY, JWKS_SECRET
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS, service_name
 
 __all__ = ["ERLANG_DISTRIBUTION", "REALTIME_SCHEMA", "Realtime"]
 
@@ -23,18 +23,18 @@ ERLANG_DISTRIBUTION = "-proto_dist inet_tcp -kernel inet_dist_listen_min 9000 in
 class Realtime(pulumi.ComponentResource):
     """Creates Realtime, reachable through the gateway under ``/realtime/v1``.
 
-    It takes its tenant (its own notion, here there is one) from the first label of the host that it is called by, so
-    that tenant has the name of its Service.
+    It takes its tenant (its own notion) from the first label of the host that it is called by. The platform's own has
+    the name of its Service; those of projects have their schemas' names, and are rows of ``platform_realtime.sql``.
     """
 
     def __init__(self, name: str, args: ServiceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:central:Realtime", name, None, opts)
         cluster = args.cluster
         settings = cluster.settings.realtime
-        Workload(
+        ServiceDeployment(
             name,
             Service.REALTIME,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=settings.replicas,
@@ -54,7 +54,8 @@ class Realtime(pulumi.ComponentResource):
                     "DB_HOST": cluster.database_host,
                     "DB_PORT": str(cluster.database_port),
                     "DB_NAME": cluster.database_name,
-                    # Needs a superuser (ENVS.md): it makes publications and reads the write-ahead log of every tenant.
+                    # Needs a superuser (ENVS.md): it makes its tables, publications and reads the write-ahead log. Its
+                    # sessions for projects are those of their own logins.
                     "DB_USER": cluster.admin_user,
                     "DB_SSL": str(cluster.sslmode != "disable").lower(),
                     "DB_AFTER_CONNECT_QUERY": f"SET search_path TO {REALTIME_SCHEMA}",

@@ -1,4 +1,4 @@
-"""PostgREST: the tenants' schemas as an API.
+"""PostgREST: the platform's and the tenants' schemas as APIs.
 
 Variables: PostgREST's configuration page. Not carried over from Supabase's compose file is
 ``PGRST_APP_SETTINGS_JWT_SECRET``: it puts a signing secret where every tenant's SQL can read it.
@@ -6,13 +6,12 @@ Variables: PostgREST's configuration page. Not carried over from Supabase's comp
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
-from components.central.platform_sql import PLATFORM_SCHEMA
-from components.central.service_logins import SERVICE_LOGINS, own_login_key
+from components.central.service_deployment import Metrics, Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Metrics, Probes, ServiceArgs, Workload, WorkloadArgs
-from components.naming import SHARED_AUTHENTICATOR, TenantNames
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
+from data_plane.model.naming import PLATFORM_AUTHENTICATOR, PLATFORM_SCHEMA, ApiServer
+from data_plane.model.service_logins import SERVICE_LOGINS
 
 __all__ = ["BASE_SCHEMAS", "EXTRA_SEARCH_PATH", "Rest"]
 
@@ -23,14 +22,17 @@ EXTRA_SEARCH_PATH = ("public", "extensions")
 
 
 class Rest(pulumi.ComponentResource):
-    """Creates PostgREST, reachable through the gateway under ``/rest/v1`` and ``/graphql/v1``.
+    """Creates an instance of PostgREST, reachable through the gateway under ``/rest/v1`` and ``/graphql/v1``.
+
+    There is one for the platform's own schemas, whose login may become no tenant's role, one for each cell, and one for
+    each project that has one of its own. All serve the platform's schemas: a signed-in user calls ``data_plane_api`` as
+    the tenant's role that the token names, which the instance that serves the tenant may become and no other.
 
     Which schemas it serves and which keys it believes it learns from the database (``data_plane.pre_config``), again
     whenever the database says so; neither takes a restart.
 
     Args:
-        apart: the one tenant that it serves; all others by default. Its login may become that tenant's roles alone, and
-            the gateway sends it what brings that tenant's tokens.
+        server: which tenants it serves; no tenant unless given. The gateway sends it what brings their tokens.
     """
 
     def __init__(
@@ -39,23 +41,24 @@ class Rest(pulumi.ComponentResource):
         args: ServiceArgs,
         opts: pulumi.ResourceOptions | None = None,
         *,
-        apart: TenantNames | None = None,
+        server: ApiServer | None = None,
     ) -> None:
         super().__init__("supabase-data-plane:central:Rest", name, None, opts)
         cluster = args.cluster
         settings = cluster.settings.rest
-        own_login = SHARED_AUTHENTICATOR if apart is None else apart.authenticator
-        password = SERVICE_LOGINS[SHARED_AUTHENTICATOR] if apart is None else own_login_key(apart)
-        login = cluster.database_url("postgres", own_login, secret_field(password))
+        size = settings.dedicated if server is not None and server.dedicated else settings
+        own_login = PLATFORM_AUTHENTICATOR if server is None else server.login
+        password = SERVICE_LOGINS[PLATFORM_AUTHENTICATOR] if server is None else server.password_key
+        login = cluster.database_url("postgres", own_login, password)
         ports = PORTS[Service.REST]
-        Workload(
+        ServiceDeployment(
             name,
             Service.REST,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
-                apart=None if apart is None else apart.slug,
-                replicas=settings.replicas,
+                instance=None if server is None else server.instance,
+                replicas=size.replicas,
                 user=_USER,
                 # Ready is: connected, and the schemas are known.
                 probes=Probes.http("/ready", "admin", live=("/live", "admin")),
@@ -68,9 +71,10 @@ class Rest(pulumi.ComponentResource):
                     "PGRST_DB_CONFIG": "true",
                     # A LISTEN of its own, so never through a pooler.
                     "PGRST_DB_CHANNEL_ENABLED": "true",
-                    "PGRST_DB_ANON_ROLE": "anon",
+                    # Without a token nobody is a tenant's: only the platform's serves such requests.
+                    **({"PGRST_DB_ANON_ROLE": "anon"} if server is None else {}),
                     "PGRST_DB_MAX_ROWS": str(settings.max_rows),
-                    "PGRST_DB_POOL": str(settings.pool_size),
+                    "PGRST_DB_POOL": str(size.pool_size),
                     "PGRST_DB_POOL_ACQUISITION_TIMEOUT": str(settings.pool_wait),
                     "PGRST_OPENAPI_SERVER_PROXY_URI": pulumi.Output.concat(cluster.public_url, "/rest/v1"),
                     "PGRST_APP_SETTINGS_JWT_EXP": str(cluster.settings.auth.jwt_expiry),

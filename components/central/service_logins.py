@@ -5,92 +5,55 @@ service can read. It is set from OpenBao, as a verifier that is computed here, s
 PostgreSQL's log nor in Pulumi's state.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import pulumi
-from psycopg import sql
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import ReadResult, Resource
 
-from components import openbao
-from components.central.connector_secrets import SecretsMissingError
-from components.naming import TenantNames
-from components.openbao import read_kv
-from components.postgres import DatabaseUnavailableError, connect, explain
+from components.dynamic import ApplyingProvider
+from data_plane.clients import openbao
+from data_plane.clients.openbao import read_kv
+from data_plane.clients.postgres import DatabaseUnavailableError, connect, explain, set_password
+from data_plane.errors import DataPlaneError
+from data_plane.model.connector_secrets import SecretsMissingError
+from data_plane.model.service_logins import SERVICE_LOGINS
 
-__all__ = [
-    "SERVICE_LOGINS",
-    "ServiceLogins",
-    "ServiceLoginsError",
-    "logins_in",
-    "own_login_key",
-    "service_logins",
-    "set_password",
-]
+__all__ = ["ServiceLogins", "ServiceLoginsError", "set_password"]
 
-SERVICE_LOGINS: Mapping[str, str] = {
-    "authenticator": "AUTHENTICATOR_PASSWORD",
-    "supabase_auth_admin": "AUTH_ADMIN_PASSWORD",
-    "supabase_storage_admin": "STORAGE_ADMIN_PASSWORD",
-    "pgbouncer": "POOLER_PASSWORD",
-    "data_plane_keys": "KEYS_PASSWORD",
-}
-"""Login → key of ``connectors/supabase``."""
-
-_OWN_LOGIN = re.compile(r"PROJ_[A-Z0-9_]+_AUTHENTICATOR_PASSWORD")
 _ADMIN_KEY = "POSTGRES_PASSWORD"
 _PLACE = ("host", "port", "database", "username", "sslmode")
 
 
-def own_login_key(names: TenantNames) -> str:
-    """The key of ``connectors/supabase`` with the password of a PostgREST that serves one tenant alone."""
-    return f"{names.authenticator.upper()}_PASSWORD"
-
-
-def service_logins(served_apart: Iterable[TenantNames]) -> dict[str, str]:
-    """Login → key, with those of the PostgRESTs that serve one tenant alone."""
-    return {**SERVICE_LOGINS, **{names.authenticator: own_login_key(names) for names in served_apart}}
-
-
-def logins_in(secret: Collection[str]) -> dict[str, str]:
-    """Login → key, of those keys that ``connectors/supabase`` has."""
-    own = {key.removesuffix("_PASSWORD").lower(): key for key in secret if _OWN_LOGIN.fullmatch(key)}
-    return {login: key for login, key in {**SERVICE_LOGINS, **own}.items() if key in secret}
-
-
-class ServiceLoginsError(RuntimeError):
+class ServiceLoginsError(DataPlaneError):
     """The passwords could not be set; none of them was."""
 
-
-def set_password(connection: psycopg.Connection[Any], login: str, password: str) -> None:
-    """Gives a login a password, as a SCRAM verifier."""
-    verifier = connection.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
-    connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), sql.Literal(verifier)))
+    code = "service-logins"
 
 
-class _Provider(ResourceProvider):
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(id_="service-logins", outs=self._apply(props))
+class _Provider(ApplyingProvider):
+    inputs = ("address", "mount", "path", "version", "logins", *_PLACE)
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(outs=self._apply(news))
+    def id_of(self, props: Mapping[str, Any]) -> str:
+        return "service-logins"
 
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        inputs = ("address", "mount", "path", "version", "logins", *_PLACE)
-        changed = any(olds.get(key) != news.get(key) for key in inputs)
-        return DiffResult(changes=changed or not olds.get("current"), replaces=[], stables=[])
+    def is_current(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+        return bool(olds.get("current"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        passwords = self._passwords(props)
+        try:
+            passwords = self._passwords(props)
+        except SecretsMissingError:
+            # A login of a new cell or project: its password is there once ConnectorSecrets is applied.
+            return ReadResult(id_=id_, outs={**_described(props), "current": False})
         current = all(self._works(props, login, passwords[key]) for login, key in props["logins"].items())
         return ReadResult(id_=id_, outs={**_described(props), "current": current})
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing: the logins are the database's."""
 
-    def _apply(self, props: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, props: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
         passwords = self._passwords(props)
         try:
             with connect({**props, "password": passwords[_ADMIN_KEY]}) as connection:
@@ -101,7 +64,7 @@ class _Provider(ResourceProvider):
             place = f"{props['host']}:{int(props['port'])}"
             raise ServiceLoginsError(
                 f"PostgreSQL at {place}: the services' passwords were not set: {explain(error)}"
-            ) from None
+            ) from error
         return {**_described(props), "current": True}
 
     @staticmethod

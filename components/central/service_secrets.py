@@ -1,4 +1,4 @@
-"""What one service may know: its own copy of a few of the platform's secrets, and the way it gets them.
+"""A service's secrets: its copy of the platform's keys that it needs, and its access to them.
 
 OpenBao's KV engine cannot give a policy some keys of a secret and withhold the others. So each service has a secret
 of its own, ``connectors/supabase/<service>``, with the keys of ``connectors/supabase`` that it needs and no others;
@@ -19,15 +19,17 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pulumi_vault as vault
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import ReadResult, Resource
 
-from components.catalog import Service
-from components.central.cluster import Cluster, service_name
-from components.central.connector_secrets import ConnectorSecrets, SecretsMissingError
-from components.durations import format_duration
-from components.naming import CONNECTORS_MOUNT
-from components.openbao import connect, read_kv, write_kv
-from components.providers import SUPABASE_SECRET
+from components.central.cluster import Cluster
+from components.central.connector_secrets import ConnectorSecrets
+from components.dynamic import ApplyingProvider
+from data_plane.clients.openbao import connect, read_kv, write_kv
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import service_name
+from data_plane.model.connector_secrets import SecretsMissingError
+from data_plane.model.durations import format_go_duration
+from data_plane.model.naming import CONNECTORS_MOUNT, SUPABASE_SECRET
 
 __all__ = ["SecretAccess", "ServiceSecret", "ServiceSecretArgs", "ServiceSecretCopy", "secret_field"]
 
@@ -39,17 +41,15 @@ def secret_field(key: str) -> str:
     return f"{{{{ .{key} }}}}"
 
 
-class _Provider(ResourceProvider):
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(id_=f"{props['mount']}/{props['path']}", outs=self._copy(props))
+class _Provider(ApplyingProvider):
+    inputs = ("address", "source", "keys", "source_version")
+    identity = ("mount", "path")
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(outs=self._copy(news))
+    def id_of(self, props: Mapping[str, Any]) -> str:
+        return f"{props['mount']}/{props['path']}"
 
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        moved = [key for key in ("mount", "path") if olds.get(key) != news.get(key)]
-        changed = any(olds.get(key) != news.get(key) for key in ("address", "source", "keys", "source_version"))
-        return DiffResult(changes=bool(moved or changed or not olds.get("current")), replaces=moved, stables=[])
+    def is_current(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
+        return bool(olds.get("current"))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         client = connect(props["address"])
@@ -64,8 +64,7 @@ class _Provider(ResourceProvider):
             path=props["path"], mount_point=props["mount"]
         )
 
-    @staticmethod
-    def _copy(props: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, props: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
         client = connect(props["address"])
         source, _ = read_kv(client, props["mount"], props["source"])
         missing = [key for key in props["keys"] if not source.get(key)]
@@ -148,12 +147,12 @@ class ServiceSecretArgs:
     labels: Mapping[str, str]
     account: pulumi.Resource
     """The service's account, as which External Secrets signs in."""
-    apart: str | None = None
-    """The project that it is for, where it is an instance for one project alone."""
+    instance: str | None = None
+    """Which instance, of a service that has several (:attr:`data_plane.model.naming.ApiServer.instance`)."""
 
 
 class ServiceSecret(pulumi.ComponentResource):
-    """What a service may know.
+    """A service's OpenBao policy and role, and its SecretStore and ExternalSecret.
 
     Creates the service's copy in OpenBao, the policy that reads it and nothing else, the role by which the service's
     account signs in, and the External Secrets objects that bring it to the workload.
@@ -175,8 +174,10 @@ class ServiceSecret(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         in_openbao = pulumi.ResourceOptions(parent=self, provider=access.openbao)
         on_cluster = pulumi.ResourceOptions(parent=self, provider=cluster.provider)
-        self.secret_name = own_name = service_name(service, args.apart)
-        path = f"{SUPABASE_SECRET}/{service}" if args.apart is None else f"{SUPABASE_SECRET}/{service}-{args.apart}"
+        self.secret_name = own_name = service_name(service, args.instance)
+        path = (
+            f"{SUPABASE_SECRET}/{service}" if args.instance is None else f"{SUPABASE_SECRET}/{service}-{args.instance}"
+        )
 
         copy = ServiceSecretCopy(
             name,
@@ -225,7 +226,7 @@ class ServiceSecret(pulumi.ComponentResource):
             kind="ExternalSecret",
             metadata=metadata,
             spec={
-                "refreshInterval": format_duration(cluster.settings.openbao.refresh),
+                "refreshInterval": format_go_duration(cluster.settings.openbao.refresh),
                 "secretStoreRef": {"kind": "SecretStore", "name": own_name},
                 "target": {
                     "name": self.secret_name,

@@ -1,4 +1,4 @@
-"""Supabase's services on a cluster, put together."""
+"""Supabase's services on a cluster."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,32 +7,36 @@ import pulumi
 import pulumi_kubernetes as k8s
 import pulumi_vault as vault
 
-from components.catalog import Catalog, Service
 from components.central.analytics import Analytics
 from components.central.auth import Auth
 from components.central.backups import Backups, BackupsArgs, archiving, required_backup_secrets
-from components.central.cluster import CLOUD_NATIVE_PG_CLUSTER, PORTS, Cluster, service_name
+from components.central.cluster import Cluster
 from components.central.cluster_login import ClusterLogin
 from components.central.connector_secrets import ConnectorSecrets
 from components.central.database import Database, DatabaseArgs
 from components.central.functions import Functions
 from components.central.gateway import Gateway, public_host
+from components.central.guard import Guard
 from components.central.imgproxy import Imgproxy
-from components.central.jwks import KeyFollower
+from components.central.jwks_sync import JwksSync
 from components.central.logs import Logs
 from components.central.meta import Meta
 from components.central.namespaces import Namespaces
+from components.central.network_policies import NetworkPolicies
 from components.central.pooler import Pooler
+from components.central.priorities import PriorityClasses
 from components.central.realtime import Realtime
+from components.central.relay import Relay
 from components.central.rest import Rest
+from components.central.service_deployment import ServiceArgs
 from components.central.service_secrets import SecretAccess
 from components.central.storage import S3_KEYS, Storage
 from components.central.studio import Studio
-from components.central.traffic import Traffic
-from components.central.workload import ServiceArgs
-from components.cluster_settings import ClusterSettings, DatabaseMode, StorageBackend
-from components.naming import TenantNames
-from components.settings import DatabaseSettings, checkout
+from data_plane.model.catalog import Catalog, Service
+from data_plane.model.cluster_names import CLOUD_NATIVE_PG_CLUSTER, PORTS, service_name
+from data_plane.model.cluster_settings import ClusterSettings, DatabaseMode, StorageBackend
+from data_plane.model.naming import ApiServer
+from data_plane.model.settings import DatabaseSettings
 
 __all__ = ["Foundation", "FoundationArgs", "Services", "ServicesArgs", "required_secrets"]
 
@@ -51,6 +55,8 @@ _SERVICES: Mapping[Service, Callable[[str, ServiceArgs, pulumi.ResourceOptions],
     Service.FUNCTIONS: Functions,
     Service.ANALYTICS: Analytics,
     Service.LOGS: Logs,
+    Service.GUARD: Guard,
+    Service.RELAY: Relay,
 }
 
 
@@ -78,14 +84,15 @@ class FoundationArgs:
     database: DatabaseSettings
     """As this program and OpenBao reach PostgreSQL, and the services where it is external."""
     public_url: str
-    served_apart: tuple[TenantNames, ...] = ()
-    """The tenants with a PostgREST of their own."""
+    api_servers: tuple[ApiServer, ...] = ()
+    """The instances of PostgREST that serve tenants."""
 
 
 class Foundation(pulumi.ComponentResource):
-    """What has to be there before anything can be put into PostgreSQL.
+    """Namespaces, network policies, OpenBao's auth method and PostgreSQL itself.
 
-    Creates the namespaces, the ways that are open between them, the services' sign-in to OpenBao, and PostgreSQL.
+    Creates the namespaces, the ways that are open between them, the PriorityClasses, the services' sign-in to OpenBao,
+    and PostgreSQL.
     """
 
     cluster: Cluster
@@ -100,6 +107,7 @@ class Foundation(pulumi.ComponentResource):
         settings = args.settings
         provider = _provider(name, settings, child)
         namespaces = Namespaces(name, settings, provider, opts=child)
+        priorities = PriorityClasses(name, settings, provider, opts=child)
         login = ClusterLogin(name, settings, namespaces.names, args.openbao, provider, opts=child)
         self.logins = {settings.openbao.auth_path: login.accessor}
         host, port, sslmode = _database_inside(args)
@@ -108,13 +116,14 @@ class Foundation(pulumi.ComponentResource):
             settings=settings,
             catalog=args.catalog,
             namespaces=namespaces.names,
+            priorities=priorities.names,
             database_host=host,
             database_port=port,
             database_name=args.database.name,
             admin_user=args.database.admin_user,
             sslmode=sslmode,
             public_url=args.public_url,
-            served_apart=args.served_apart,
+            api_servers=args.api_servers,
         )
         self.access = SecretAccess(
             openbao=args.openbao,
@@ -123,7 +132,7 @@ class Foundation(pulumi.ComponentResource):
             auth_path=login.path,
             secrets=args.secrets,
         )
-        Traffic(name, self.cluster, opts=child)
+        NetworkPolicies(name, self.cluster, opts=child)
         shipping: list[pulumi.Resource] = []
         if settings.backups is not None:
             backups = BackupsArgs(self.cluster, self.access, settings.backups)
@@ -157,12 +166,12 @@ class Services(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         cluster = args.foundation.cluster
         service = ServiceArgs(cluster, args.foundation.access)
-        KeyFollower(f"{name}-jwks", service, opts=child)
+        JwksSync(f"{name}-jwks", service, opts=child)
         for kind, make in _SERVICES.items():
             if cluster.runs(kind):
                 make(f"{name}-{kind}", service, child)
-        for names in cluster.served_apart:
-            Rest(f"{name}-{Service.REST}-{names.slug}", service, child, apart=names)
+        for server in cluster.api_servers:
+            Rest(f"{name}-{Service.REST}-{server.instance}", service, child, server=server)
         Gateway(f"{name}-gateway", service, public_host(str(cluster.public_url)), opts=child)
         self.register_outputs({})
 
@@ -183,7 +192,7 @@ def _start_after(
 
 def _provider(name: str, settings: ClusterSettings, opts: pulumi.ResourceOptions) -> k8s.Provider:
     if settings.render_to is not None:
-        return k8s.Provider(f"{name}-cluster", render_yaml_to_directory=str(checkout() / settings.render_to), opts=opts)
+        return k8s.Provider(f"{name}-cluster", render_yaml_to_directory=settings.render_to, opts=opts)
     return k8s.Provider(
         f"{name}-cluster",
         context=settings.context,

@@ -8,12 +8,13 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.catalog import Service
-from components.central.cluster import PORTS, Cluster, service_name
-from components.central.jwks import JWKS_ENTRY, JWKS_SECRET
+from components.central.cluster import Cluster
+from components.central.jwks_sync import JWKS_ENTRY, JWKS_SECRET
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
-from components.cluster_settings import StorageBackend
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS, service_name
+from data_plane.model.cluster_settings import StorageBackend
 
 __all__ = ["FILES_FOLDER", "S3_KEYS", "Storage", "files_volume"]
 
@@ -26,7 +27,7 @@ S3_KEYS = ("STORAGE_S3_ACCESS_KEY_ID", "STORAGE_S3_SECRET_ACCESS_KEY")
 class Storage(pulumi.ComponentResource):
     """Creates Storage, reachable through the gateway under ``/storage/v1``, and with the file backend its volume.
 
-    It reads the keys that it believes when it starts. The operator's Reloader starts it anew, one Pod after the
+    It reads the keys that it believes when it starts. Stakater's Reloader restarts it, one Pod after the
     other, when they change; a key is published a day before it signs and stays a day after, so there is no gap.
     """
 
@@ -37,12 +38,12 @@ class Storage(pulumi.ComponentResource):
         with_files = settings.backend is StorageBackend.FILE
         if with_files:
             self._claim(name, cluster)
-        login = cluster.database_url("postgres", "supabase_storage_admin", secret_field("STORAGE_ADMIN_PASSWORD"))
+        login = cluster.database_url("postgres", "supabase_storage_admin", "STORAGE_ADMIN_PASSWORD")
         s3_keys = () if with_files else S3_KEYS
-        Workload(
+        ServiceDeployment(
             name,
             Service.STORAGE,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=settings.replicas,
@@ -53,7 +54,6 @@ class Storage(pulumi.ComponentResource):
                     "STORAGE_ADMIN_PASSWORD",
                     "JWT_SECRET",
                     "ANON_KEY",
-                    "SERVICE_ROLE_KEY",
                     "S3_PROTOCOL_ACCESS_KEY_ID",
                     "S3_PROTOCOL_ACCESS_KEY_SECRET",
                     *s3_keys,
@@ -63,7 +63,6 @@ class Storage(pulumi.ComponentResource):
                     # Signs the links to files that Storage hands out.
                     "AUTH_JWT_SECRET": secret_field("JWT_SECRET"),
                     "ANON_KEY": secret_field("ANON_KEY"),
-                    "SERVICE_KEY": secret_field("SERVICE_ROLE_KEY"),
                     "S3_PROTOCOL_ACCESS_KEY_ID": secret_field("S3_PROTOCOL_ACCESS_KEY_ID"),
                     "S3_PROTOCOL_ACCESS_KEY_SECRET": secret_field("S3_PROTOCOL_ACCESS_KEY_SECRET"),
                     **{key.replace("STORAGE_S3", "AWS"): secret_field(key) for key in s3_keys},
@@ -94,7 +93,12 @@ class Storage(pulumi.ComponentResource):
                 "resources": {"requests": {"storage": settings.size}},
                 **({"storage_class_name": settings.storage_class} if settings.storage_class else {}),
             },
-            opts=pulumi.ResourceOptions(parent=self, provider=cluster.provider, protect=True, retain_on_delete=True),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=cluster.provider,
+                protect=cluster.settings.applied,
+                retain_on_delete=cluster.settings.applied,
+            ),
         )
 
     @staticmethod
@@ -108,6 +112,12 @@ class Storage(pulumi.ComponentResource):
             "REQUEST_ALLOW_X_FORWARDED_PATH": "true",
             "UPLOAD_FILE_SIZE_LIMIT": str(settings.file_size_limit_bytes),
             "DB_INSTALL_ROLES": "false",
+            # The role of what Storage does in its own name, such as serving what it has signed: held to the rules of
+            # platform_storage.sql. It signs the token for it by itself.
+            "DB_SERVICE_ROLE": "data_plane_storage",
+            # Storage puts its own schemas before these. The first lets it change roles within a transaction, as a
+            # project's user cannot (platform_storage.sql); the second has to be named to come after it.
+            "DATABASE_SEARCH_PATH": "data_plane_storage_session,pg_catalog",
             "STORAGE_BACKEND": settings.backend.value,
             "IMAGE_TRANSFORMATION_ENABLED": str(cluster.settings.imgproxy.enabled).lower(),
         }

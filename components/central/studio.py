@@ -6,11 +6,12 @@ postgres-meta; the gateway lets nobody to it without the dashboard's password.
 
 import pulumi
 
-from components.catalog import Service
-from components.central.cluster import PORTS
 from components.central.rest import BASE_SCHEMAS, EXTRA_SEARCH_PATH
+from components.central.service_deployment import Probes, ServiceArgs, ServiceDeployment, ServiceDeploymentArgs
 from components.central.service_secrets import secret_field
-from components.central.workload import Probes, ServiceArgs, Workload, WorkloadArgs
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
+from data_plane.model.service_logins import STUDIO_LOGIN
 
 __all__ = ["Studio"]
 
@@ -28,10 +29,10 @@ class Studio(pulumi.ComponentResource):
         log_keys = (
             ("LOGFLARE_PUBLIC_ACCESS_TOKEN", "LOGFLARE_PRIVATE_ACCESS_TOKEN") if settings.analytics.enabled else ()
         )
-        Workload(
+        ServiceDeployment(
             name,
             Service.STUDIO,
-            WorkloadArgs(
+            ServiceDeploymentArgs(
                 cluster=cluster,
                 access=args.access,
                 replicas=1,
@@ -44,7 +45,7 @@ class Studio(pulumi.ComponentResource):
                     "POSTGRES_HOST": cluster.database_host,
                     "POSTGRES_PORT": str(cluster.database_port),
                     "POSTGRES_DB": cluster.database_name,
-                    "POSTGRES_USER_READ_WRITE": cluster.admin_user,
+                    "POSTGRES_USER_READ_WRITE": STUDIO_LOGIN,
                     "PGRST_DB_SCHEMAS": ",".join(BASE_SCHEMAS),
                     "PGRST_DB_MAX_ROWS": str(settings.rest.max_rows),
                     "PGRST_DB_EXTRA_SEARCH_PATH": ",".join(EXTRA_SEARCH_PATH),
@@ -66,7 +67,7 @@ class Studio(pulumi.ComponentResource):
                     ),
                 },
                 secret_keys=(
-                    "POSTGRES_PASSWORD",
+                    "STUDIO_PASSWORD",
                     "PG_META_CRYPTO_KEY",
                     "SUPABASE_PUBLISHABLE_KEY",
                     "SUPABASE_SECRET_KEY",
@@ -74,7 +75,7 @@ class Studio(pulumi.ComponentResource):
                     *log_keys,
                 ),
                 secret_env={
-                    "POSTGRES_PASSWORD": secret_field("POSTGRES_PASSWORD"),
+                    "POSTGRES_PASSWORD": secret_field("STUDIO_PASSWORD"),
                     "PG_META_CRYPTO_KEY": secret_field("PG_META_CRYPTO_KEY"),
                     # It calls the services through the gateway, as everybody does, so it has the gateway's keys.
                     "SUPABASE_ANON_KEY": secret_field("SUPABASE_PUBLISHABLE_KEY"),

@@ -6,25 +6,31 @@ never too old. Where the services run on a cluster, a job there does the same ev
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import pulumi
 import requests
 from psycopg.types.json import Jsonb
-from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import ReadResult, Resource
 
-from components import openbao
-from components.naming import JWKS_PATH
-from components.postgres import CONNECTION, DatabaseConnection, connect, connection_of, explain
+from components.dynamic import ApplyingProvider
+from components.platform import DatabaseConnection
+from data_plane.clients import openbao
+from data_plane.clients.postgres import CONNECTION, connect, connection_of, explain
+from data_plane.errors import DataPlaneError
+from data_plane.model.naming import JWKS_PATH
 
 __all__ = ["VerifyingKeys", "VerifyingKeysError", "served_keys"]
 
 _TIMEOUT_SECONDS = 15
 
 
-class VerifyingKeysError(RuntimeError):
+class VerifyingKeysError(DataPlaneError):
     """The keys could not be fetched or were refused; those that were published before still hold."""
+
+    code = "verifying-keys"
 
 
 def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
@@ -42,27 +48,24 @@ def served_keys(address: str, extra: str | None = None) -> dict[str, Any]:
             answer = session.get(f"{address}{JWKS_PATH}", timeout=_TIMEOUT_SECONDS)
         answer.raise_for_status()
         keys = [*answer.json()["keys"], *(json.loads(extra)["keys"] if extra else [])]
-    except requests.JSONDecodeError:
-        raise VerifyingKeysError(f"{address}{JWKS_PATH} did not answer with JSON") from None
+    except requests.JSONDecodeError as error:
+        raise VerifyingKeysError(f"{address}{JWKS_PATH} did not answer with JSON") from error
     except requests.RequestException as error:
-        raise VerifyingKeysError(f"{address}{JWKS_PATH}: {openbao.explain(error)}") from None
-    except (KeyError, TypeError, ValueError):
-        raise VerifyingKeysError(f"{address}{JWKS_PATH} or the extra keys: no JWKS") from None
+        raise VerifyingKeysError(f"{address}{JWKS_PATH}: {openbao.explain(error)}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerifyingKeysError(f"{address}{JWKS_PATH} or the extra keys: no JWKS") from error
     return {"keys": keys}
 
 
-class _Provider(ResourceProvider):
-    def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(id_="verifying-keys", outs=self._publish(props))
+class _Provider(ApplyingProvider):
+    inputs = (*CONNECTION, "address", "extra")
 
-    def update(self, _id: str, _olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(outs=self._publish(news))
+    def id_of(self, props: Mapping[str, Any]) -> str:
+        return "verifying-keys"
 
-    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        moved = any(olds.get(key) != news.get(key) for key in (*CONNECTION, "address", "extra"))
+    def is_current(self, olds: Mapping[str, Any], news: Mapping[str, Any]) -> bool:
         # Asked for here and not only on refresh: keys rotate between one run and the next without anybody's doing.
-        served = _names(served_keys(news["address"], news.get("extra")))
-        return DiffResult(changes=moved or olds.get("published") != served, replaces=[], stables=[])
+        return bool(olds.get("published") == _names(served_keys(news["address"], news.get("extra"))))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         with connect(props) as connection:
@@ -73,14 +76,13 @@ class _Provider(ResourceProvider):
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing: without keys no token would be believed."""
 
-    @staticmethod
-    def _publish(props: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, props: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
         served = served_keys(props["address"], props.get("extra"))
         try:
             with connect(props) as connection:
                 connection.execute("select data_plane.publish_keys(%s)", [Jsonb(served)])
         except psycopg.Error as error:
-            raise VerifyingKeysError(f"the keys were not published: {explain(error)}") from None
+            raise VerifyingKeysError(f"the keys were not published: {explain(error)}") from error
         return {**_described(props), "published": _names(served)}
 
 

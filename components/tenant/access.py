@@ -1,4 +1,4 @@
-"""Who may lease what: one OpenBao policy and one identity group per access level of a tenant.
+"""One OpenBao policy and one identity group per access level of a tenant.
 
 Access follows people, teams and workloads: a token can do what the groups of its entity can do at the time it is used,
 so a name taken out of a project's file takes effect on tokens that were issued before.
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_vault as vault
 
-from components.access import levels_of
-from components.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel, TenantNames
-from components.projects import ManagedService, Project
+from data_plane.model.access import levels_of
+from data_plane.model.naming import API_LEVELS, CONNECTORS_MOUNT, TENANTS_SECRET, AccessLevel, TenantNames
+from data_plane.model.projects import ManagedService, Project
 
 __all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
 
@@ -20,11 +20,14 @@ __all__ = ["TenantAccess", "TenantAccessArgs", "policy_document"]
 def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = False) -> str:
     """The policy of one level: its own lease path and token path, renewing its leases and giving them back.
 
-    API levels also read the publishable key, which goes with every token.
+    API levels also read the publishable key, which goes with every token. Nobody is given OpenBao's policy ``default``,
+    which renews and looks up any lease whose ID is in a request's body; what of it a token needs is granted here.
 
-    No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role. And no body does:
-    where one has a `lease_id`, OpenBao takes that for the lease and not the path that the policy was asked about
-    (handleRevoke and handleRenew in vault/logical_system.go).
+    No wildcard reaches past the tenant: the only one stands behind the slash after the tenant's role. Where a body has
+    a ``lease_id``, OpenBao takes that for the lease, not the path that the policy was asked about (handleRevoke and
+    handleRenew in vault/logical_system.go). So no body goes with a path, and without one its lease has to be the
+    tenant's: OpenBao's agent and ``bao lease renew`` renew so. That holds for a token with ``default`` too, because
+    policies narrow the parameters of a path that they have in common.
 
     Args:
         storage: whether the tenant has a bucket, all of which ``service_role`` may manage.
@@ -35,9 +38,12 @@ def policy_document(names: TenantNames, level: AccessLevel, *, storage: bool = F
         reads += [names.token_path(level), f"{CONNECTORS_MOUNT}/data/{TENANTS_SECRET}"]
     if storage and level is AccessLevel.SERVICE_ROLE:
         reads.append(names.storage_token_path)
-    rules = [_rule(path, "read") for path in reads]
+    rules = [_rule(path, "read") for path in (*reads, "auth/token/lookup-self")]
+    rules += [_rule(f"auth/token/{action}-self", "update") for action in ("renew", "revoke")]
     by_path = 'denied_parameters = { "lease_id" = [] }'
     rules += [_rule(f"sys/leases/{action}/{lease}/*", "update", by_path) for action in ("revoke", "renew")]
+    by_body = f'allowed_parameters = {{ "lease_id" = ["{lease}/*"], "increment" = [] }}'
+    rules.append(_rule("sys/leases/renew", "update", by_body))
     return "\n".join(rules) + "\n"
 
 
@@ -66,6 +72,8 @@ class TenantAccess(pulumi.ComponentResource):
 
     policies: dict[AccessLevel, vault.Policy]
     groups: dict[AccessLevel, vault.identity.Group]
+    holders: pulumi.Output[list[str]]
+    """Who has a level by the project's file: ``<level>/entity/<id>`` or ``<level>/group/<id>`` of each."""
 
     def __init__(self, name: str, args: TenantAccessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("supabase-data-plane:tenant:TenantAccess", name, None, opts)
@@ -80,19 +88,29 @@ class TenantAccess(pulumi.ComponentResource):
             )
             for level in AccessLevel
         }
+        people = {level: self._members(args, "users", level) for level in AccessLevel}
+        teams = {level: self._members(args, "teams", level) for level in AccessLevel}
         self.groups = {
             level: vault.identity.Group(
                 f"{name}-group-{level.value.replace('_', '-')}",
                 name=names.role(level),
                 type="internal",
                 policies=[self.policies[level].name] if args.attached else [],
-                member_entity_ids=self._members(args, "users", level),
-                member_group_ids=self._members(args, "teams", level),
+                member_entity_ids=people[level],
+                member_group_ids=teams[level],
                 metadata={"project": args.project.slug, "level": level.value},
                 opts=in_openbao,
             )
             for level in AccessLevel
         }
+        self.holders = pulumi.Output.all(
+            *(
+                pulumi.Output.concat(f"{level}/{kind}/", member)
+                for kind, members in (("entity", people), ("group", teams))
+                for level in AccessLevel
+                for member in members[level]
+            )
+        ).apply(lambda found: sorted(map(str, found)))
         self.register_outputs({})
 
     @staticmethod

@@ -1,51 +1,50 @@
-"""Which services may assume a tenant's API roles: who serves its schema, and whether Storage knows it."""
+"""Lets one PostgREST serve a tenant's schema, and it and Storage assume the tenant's API roles."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import pulumi
-from psycopg import sql
 from pulumi.dynamic import Resource
 
-from components.postgres import DatabaseConnection, connect
-from components.tenant.declared_row import DeclaredRowProvider
+from components.platform import DatabaseConnection
+from components.tenant.table_row import TableRowProvider
 
 __all__ = ["TenantApiAccess"]
 
 
-class _Provider(DeclaredRowProvider):
+class _Provider(TableRowProvider):
     table = "api_access"
     columns = ("login", "storage")
 
-    def settled(self, connection: psycopg.Connection[Any], tenant: str) -> None:
+    def after_write(self, connection: psycopg.Connection[Any], tenant: str) -> None:
         connection.execute("select data_plane.apply_api_access(%s)", [tenant])
 
-    def present(self, connection: psycopg.Connection[Any], tenant: str) -> Mapping[str, Any] | None:
-        row = connection.execute("select login, storage from data_plane.present_api_access(%s)", [tenant]).fetchone()
+    def read_row(self, connection: psycopg.Connection[Any], key: Mapping[str, str]) -> Mapping[str, Any] | None:
+        row = connection.execute(
+            "select login, storage from data_plane.present_api_access(%s)", [key["tenant"]]
+        ).fetchone()
         return None if row is None else dict(zip(self.columns, row, strict=True))
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """No service may assume the roles any more."""
-        with connect(props) as connection:
-            connection.execute(sql.SQL("delete from data_plane.api_access where tenant = %s"), [props["tenant"]])
-            self.settled(connection, props["tenant"])
+        self.forget(props)
 
 
 class TenantApiAccess(Resource, module="tenant", name="TenantApiAccess"):
-    """Lets one PostgREST, and Storage, assume a tenant's API roles, and no other login of a service.
+    """Lets only one PostgREST, and Storage, assume a tenant's API roles; PostgREST serves its schema.
 
-    Memberships that are there and not declared are taken away, with every engine: an engine that only adds would leave
-    a project open to the SQL of those that it was served with before.
+    Memberships and grants that are there and not declared are taken away, with every engine: an engine that only adds
+    would leave a project open to the SQL of those that it was served with before.
 
     Args:
         database: the central database.
         tenant: the tenant's schema.
-        login: PostgREST's login; None if nobody serves the tenant.
+        login: PostgREST's login; None if nobody serves the tenant, which is when the project is hidden or detached.
         storage: whether it has a bucket.
 
     Raises:
-        DatabaseUnavailableError, DeclaredRowError: while it is applied.
+        DatabaseUnavailableError, TableRowError: while it is applied.
     """
 
     def __init__(

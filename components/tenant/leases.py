@@ -1,4 +1,4 @@
-"""What OpenBao issues for a tenant: connection leases and API tokens.
+"""OpenBao's roles for a tenant's leases and API tokens.
 
 Creates, for the tenant ``proj_x``:
     - a database role per access level; a lease is a login that starts as the database role of the same name;
@@ -9,20 +9,26 @@ Creates, for the tenant ``proj_x``:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 import pulumi_vault as vault
 from psycopg import sql
 
-from components.naming import API_LEVELS, DATABASE_CONNECTION, DATABASE_MOUNT, SIGNING_KEY, AccessLevel, TenantNames
-from components.projects import Limits
+from data_plane.model.naming import (
+    API_LEVELS,
+    DATABASE_CONNECTION,
+    DATABASE_MOUNT,
+    SIGNING_KEY,
+    AccessLevel,
+    ApiServer,
+    TenantNames,
+)
+from data_plane.model.projects import Limits
+from data_plane.model.timings import TOKEN_TTL_SECONDS
 
-__all__ = ["TOKEN_TTL_SECONDS", "TenantLeases", "TenantLeasesArgs", "lease_statements"]
-
-TOKEN_TTL_SECONDS = 900
-"""How long an API token lives. Tokens cannot be revoked, so it is short whatever the project's lease TTL is."""
+__all__ = ["TenantLeases", "TenantLeasesArgs", "lease_statements"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,12 @@ class TenantLeasesArgs:
     names: TenantNames
     provider: vault.Provider
     limits: Limits
+    api_server: ApiServer | None
+    """The PostgREST that serves the tenant, named in its tokens so that the gateway finds it."""
     storage: bool
     """Whether the tenant has a bucket."""
+    schemas: Sequence[str] = ()
+    """The further schemas that are served, named in its tokens so that the gateway lets requests name them."""
 
 
 class TenantLeases(pulumi.ComponentResource):
@@ -118,7 +128,16 @@ class TenantLeases(pulumi.ComponentResource):
             name=role,
             key=SIGNING_KEY,
             client_id=args.names.schema,
-            template=json.dumps({**claims, "project": args.names.slug}, separators=(",", ":")),
+            template=json.dumps(
+                {
+                    **claims,
+                    "project": args.names.slug,
+                    # By which the gateway finds the PostgREST that serves it.
+                    **({"api_server": args.api_server.name} if args.api_server else {}),
+                    **({"schemas": ",".join(args.schemas)} if args.schemas else {}),
+                },
+                separators=(",", ":"),
+            ),
             ttl=TOKEN_TTL_SECONDS,
             opts=opts,
         )

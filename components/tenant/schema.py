@@ -5,7 +5,7 @@ Creates, for the tenant ``proj_x``:
     - ``proj_x_anon`` and ``proj_x_authenticated``, members of Supabase's roles of those names, so that platform
       policies hold for them; ``proj_x_service_role``, past row-level security, and no member of the global one;
     - the schema, kept whatever happens to the stack;
-    - USAGE on it for the three API roles, and for PostgREST's login if the project is exposed;
+    - USAGE on it for the three API roles (who serves it is :mod:`components.tenant.api_access`'s);
     - default privileges, so that what migrations create can be used without a GRANT in each.
 """
 
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_postgresql as postgresql
 
-from components.naming import API_LEVELS, SHARED_AUTHENTICATOR, AccessLevel, TenantNames
-from components.projects import Limits
+from data_plane.model.naming import API_LEVELS, AccessLevel, TenantNames
+from data_plane.model.projects import Limits
 
-__all__ = ["TenantSchema", "TenantSchemaArgs"]
+__all__ = ["TenantSchema", "TenantSchemaArgs", "role_settings"]
 
 _PLATFORM_USER = "data_plane_tenant"
 _ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -46,6 +46,27 @@ _MEMBER_OF = {
 }
 
 
+def role_settings(names: TenantNames, limits: Limits) -> list[str]:
+    """The settings of each of a tenant's roles, as PostgreSQL keeps them; what else is there, a lease has left."""
+    return [
+        f"search_path={', '.join(_search_path(names))}",
+        f"statement_timeout={_statement_timeout(limits)}",
+        f"idle_in_transaction_session_timeout={_idle_in_transaction_timeout(limits)}",
+    ]
+
+
+def _search_path(names: TenantNames) -> list[str]:
+    return [names.schema, "extensions"]
+
+
+def _statement_timeout(limits: Limits) -> int:
+    return limits.statement_timeout * 1000
+
+
+def _idle_in_transaction_timeout(limits: Limits) -> int:
+    return limits.idle_in_transaction_timeout * 1000
+
+
 @dataclass(frozen=True)
 class TenantSchemaArgs:
     """Arguments of :class:`TenantSchema`."""
@@ -54,8 +75,6 @@ class TenantSchemaArgs:
     database_name: pulumi.Input[str]
     provider: postgresql.Provider
     limits: Limits
-    authenticator: str | None
-    """The login of the PostgREST that serves the schema, if one does."""
     attached: bool
     """Whether anybody but the owner may use it."""
 
@@ -82,9 +101,9 @@ class TenantSchema(pulumi.ComponentResource):
                 bypass_row_level_security=level is AccessLevel.SERVICE_ROLE,
                 roles=list(_MEMBER_OF[level]),
                 # PostgREST applies these to a request; a lease has them of its own, and takes its connection limit.
-                search_paths=[names.schema, "extensions"],
-                statement_timeout=args.limits.statement_timeout * 1000,
-                idle_in_transaction_session_timeout=60_000,
+                search_paths=_search_path(names),
+                statement_timeout=_statement_timeout(args.limits),
+                idle_in_transaction_session_timeout=_idle_in_transaction_timeout(args.limits),
                 connection_limit=args.limits.connection_limit,
                 opts=kept,
             )
@@ -105,24 +124,17 @@ class TenantSchema(pulumi.ComponentResource):
         self.register_outputs({"schema": self.schema.name})
 
     def _grants(self, name: str, args: TenantSchemaArgs) -> list[postgresql.Grant]:
-        """USAGE on the schema. Detached or unexposed is an empty list of privileges: seen in a preview, and undone."""
-        grantees: list[tuple[str, pulumi.Input[str], bool]] = [
-            (_dashed(level), self.roles[level].name, args.attached) for level in API_LEVELS
-        ]
-        # Always there, so that ceasing to be served is a change of it.
-        grantees.append((SHARED_AUTHENTICATOR, SHARED_AUTHENTICATOR, args.authenticator == SHARED_AUTHENTICATOR))
-        if args.authenticator not in {None, SHARED_AUTHENTICATOR}:
-            grantees.append((f"own-{SHARED_AUTHENTICATOR}", str(args.authenticator), True))
+        """USAGE on the schema. Detached is an empty list of privileges: seen in a preview, and undone."""
         grants: list[postgresql.Grant] = []
-        for label, role, allowed in grantees:
+        for level in API_LEVELS:
             grants.append(
                 postgresql.Grant(
-                    f"{name}-usage-{label}",
-                    role=role,
+                    f"{name}-usage-{_dashed(level)}",
+                    role=self.roles[level].name,
                     database=args.database_name,
                     schema=self.schema.name,
                     object_type="schema",
-                    privileges=["USAGE"] if allowed else [],
+                    privileges=["USAGE"] if args.attached else [],
                     # One after the other: two at once would update the same row of pg_namespace, and one would fail.
                     opts=pulumi.ResourceOptions(parent=self, provider=args.provider, depends_on=grants[-1:]),
                 )

@@ -3,24 +3,22 @@
 from typing import Any
 
 import pulumi
-from psycopg import sql
 from pulumi.dynamic import Resource
 
-from components.postgres import DatabaseConnection, connect
-from components.projects import SignUp
-from components.tenant.declared_row import DeclaredRowProvider
+from components.platform import DatabaseConnection
+from components.tenant.table_row import TableRowProvider
+from data_plane.model.projects import SignUp
 
 __all__ = ["TenantSignIn"]
 
 
-class _Provider(DeclaredRowProvider):
+class _Provider(TableRowProvider):
     table = "sign_in"
     columns = ("sign_up",)
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """No token is for the tenant any more; who its members are is data, and stays."""
-        with connect(props) as connection:
-            connection.execute(sql.SQL("delete from data_plane.sign_in where tenant = %s"), [props["tenant"]])
+        self.forget(props)
 
 
 class TenantSignIn(Resource, module="tenant", name="TenantSignIn"):
@@ -29,10 +27,10 @@ class TenantSignIn(Resource, module="tenant", name="TenantSignIn"):
     Args:
         database: the central database.
         tenant: the tenant's schema.
-        sign_up: whether whoever signs up for it becomes a member, or only who was invited.
+        sign_up: whether everybody who signs up for it becomes a member, or only those invited.
 
     Raises:
-        DatabaseUnavailableError, DeclaredRowError: while it is applied.
+        DatabaseUnavailableError, TableRowError: while it is applied.
     """
 
     def __init__(

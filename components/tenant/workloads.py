@@ -18,20 +18,20 @@ import pulumi
 import pulumi_vault as vault
 
 from components.identities import IdentityWriter
-from components.naming import AccessLevel
-from components.platform import WorkloadLogin
-from components.projects import Project
-from components.workloads import AppRole, ServiceAccount, WorkloadMethod
+from components.platform import WorkloadAuthMethod
+from data_plane.model.naming import AccessLevel
+from data_plane.model.projects import Project
+from data_plane.model.workloads import AppRole, ServiceAccount, WorkloadMethod
 
-__all__ = ["TenantWorkloads", "TenantWorkloadsArgs", "WorkloadLogins", "login_for"]
+__all__ = ["TenantWorkloads", "TenantWorkloadsArgs", "WorkloadAuthMethods", "login_for"]
 
-WorkloadLogins = Mapping[str, WorkloadLogin]
+WorkloadAuthMethods = Mapping[str, WorkloadAuthMethod]
 
 # Nobody signs in with a name that starts with an underscore, so no person's entity is taken for a workload's.
 _ENTITY_PREFIX = "_workload"
 
 
-def login_for(method: WorkloadMethod, logins: WorkloadLogins, project: str) -> WorkloadLogin:
+def login_for(method: WorkloadMethod, logins: WorkloadAuthMethods, project: str) -> WorkloadAuthMethod:
     """The environment's auth method for a kind of workload.
 
     Raises:
@@ -52,7 +52,7 @@ class TenantWorkloadsArgs:
 
     project: Project
     provider: vault.Provider
-    logins: pulumi.Input[WorkloadLogins]
+    logins: pulumi.Input[WorkloadAuthMethods]
     """The environment's auth methods, by name."""
 
 
@@ -73,7 +73,7 @@ class TenantWorkloads(pulumi.ComponentResource):
         for workload, settings in sorted(args.project.workloads.items()):
             method = settings.method
 
-            def found(logins: WorkloadLogins, method: WorkloadMethod = method) -> WorkloadLogin:
+            def found(logins: WorkloadAuthMethods, method: WorkloadMethod = method) -> WorkloadAuthMethod:
                 return login_for(method, logins, args.project.slug)
 
             login, role = logins.apply(found), args.project.names.workload_role(workload)
@@ -86,7 +86,7 @@ class TenantWorkloads(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _service_account(
-        self, name: str, role: str, login: pulumi.Output[WorkloadLogin], account: ServiceAccount
+        self, name: str, role: str, login: pulumi.Output[WorkloadAuthMethod], account: ServiceAccount
     ) -> pulumi.Output[str]:
         # A namespace has no dot in its name, so no two accounts are spelled alike.
         entity = self._identities.entity(
@@ -105,13 +105,15 @@ class TenantWorkloads(pulumi.ComponentResource):
             alias_name_source="serviceaccount_name",
             token_ttl=self._token_seconds,
             token_max_ttl=self._token_seconds,
-            # Whoever signs in earlier would be an entity of OpenBao's own making.
+            # Its group's policy has all that it needs (components/tenant/access.py).
+            token_no_default_policy=True,
+            # A workload that signs in earlier would get an entity that OpenBao makes by itself.
             opts=self._opts([known]),
         )
         return entity
 
     def _approle(
-        self, name: str, role: str, login: pulumi.Output[WorkloadLogin], settings: AppRole
+        self, name: str, role: str, login: pulumi.Output[WorkloadAuthMethod], settings: AppRole
     ) -> pulumi.Output[str]:
         made = vault.approle.AuthBackendRole(
             name,
@@ -124,6 +126,7 @@ class TenantWorkloads(pulumi.ComponentResource):
             token_bound_cidrs=[_as_openbao_writes_it(network) for network in settings.bound_cidrs],
             token_ttl=self._token_seconds,
             token_max_ttl=self._token_seconds,
+            token_no_default_policy=True,
             opts=self._opts([]),
         )
         entity = self._identities.entity(

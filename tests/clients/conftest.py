@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,12 @@ import psycopg
 import pytest
 from filelock import FileLock
 
-from components.naming import AccessLevel
-from connector.bindings import LocalDataPlane
-from connector.leases import LeaseClient
-from embedded.kubernetes.toolchain import cache_folder
-from embedded.workplace import Workplace
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.leases import LeaseClient
+from data_plane.engine.go import cache_folder
+from data_plane.model.naming import AccessLevel
 from tests.clients.sessions import IN_NODE, IN_PYTHON, NodeSession, Open, Session
-from tests.conftest import Plane, bring_up
+from tests.conftest import NewPlane, Plane
 
 SHOP = """\
 slug: shop
@@ -59,10 +58,10 @@ $$
 _HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def shops(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+@pytest.fixture(scope="module")
+def shops(new_plane: NewPlane) -> Plane:
     """The tenants shop and rival, and brief, whose leases last 6 s; rival has a table with a row."""
-    return open_shops(new_workplace)
+    return open_shops(new_plane)
 
 
 @pytest.fixture
@@ -73,10 +72,10 @@ def shop(shops: Plane) -> Iterator[Plane]:
         admin.execute(EMPTY)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def operator(shops: Plane) -> LeaseClient:
     """Somebody who may revoke any lease."""
-    return LeaseClient(LocalDataPlane(shops.workplace).operator())
+    return LeaseClient(LocalDataPlane(shops.local_env).operator())
 
 
 @pytest.fixture(scope="session")
@@ -130,10 +129,8 @@ def opener(name: str, request: pytest.FixtureRequest) -> Open:
     return partial(NodeSession, request.getfixturevalue("node_folder"), IN_NODE[name])
 
 
-def open_shops(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
-    workplace = new_workplace({"shop.yaml": SHOP, "rival.yaml": RIVAL, "brief.yaml": BRIEF})
-    bring_up(workplace)
-    plane = Plane(workplace)
+def open_shops(new_plane: NewPlane) -> Plane:
+    plane = new_plane({"shop.yaml": SHOP, "rival.yaml": RIVAL, "brief.yaml": BRIEF})
     with psycopg.connect(plane.lease("rival", AccessLevel.OWNER).connection_string) as session:
         session.execute("create table secrets as select 'a secret' as secret")
     return plane

@@ -17,7 +17,7 @@ import psycopg
 import sqlalchemy
 from psycopg.conninfo import conninfo_to_dict
 
-from embedded.postgres import find_binaries
+from data_plane.local.postgres import find_binaries
 
 Rows = list[list[str | None]]
 Open = Callable[[str], "Session"]
@@ -224,10 +224,10 @@ class NodeSession(Session):
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        if "error" in answer:
-            raise RefusedError(answer["error"]["code"], answer["error"]["message"])
-        return answer
+        response: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if "error" in response:
+            raise RefusedError(response["error"]["code"], response["error"]["message"])
+        return response
 
 
 IN_PYTHON: dict[str, Open] = {

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from components.naming import AccessLevel
-from connector.leases import Lease, LeaseClient
+from data_plane.connector.leases import Lease, LeaseClient
+from data_plane.model.naming import AccessLevel
 from tests.clients.conftest import opener
 from tests.clients.sessions import IN_NODE, IN_PYTHON, Open, RefusedError, Rows
 from tests.conftest import Plane

@@ -3,7 +3,7 @@
 import datetime as dt
 import ipaddress
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from components.naming import AccessLevel
-from embedded.processes import LOOPBACK, wait_until
-from embedded.workplace import Workplace
+from data_plane.local.processes import LOOPBACK, wait_until
+from data_plane.model.naming import AccessLevel
 from tests.clients.conftest import open_shops, opener
 from tests.clients.sessions import IN_NODE, IN_PYTHON, RefusedError
-from tests.conftest import Plane
+from tests.conftest import NewPlane, Plane
 
 CLIENTS = [*IN_PYTHON, *IN_NODE]
 CHECKED_UNASKED = ["node-postgres", "Drizzle"]
@@ -46,14 +45,14 @@ def certificate(
 
 
 @pytest.fixture(scope="module")
-def shops(new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[Plane]:
+def shops(new_plane: NewPlane) -> Iterator[Plane]:
     """On the system's PostgreSQL, and with its psql: the wheel's are built without TLS."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not found:
         pytest.skip("no PostgreSQL that was built with TLS: install the system's to try clients over it")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATA_PLANE_POSTGRES_BIN", str(found[-1]))
-        yield open_shops(new_workplace)
+        yield open_shops(new_plane)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def authority(shops: Plane, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     file = tmp_path_factory.mktemp("authority") / "root.pem"
     file.write_bytes(certificate("authority", "authority", root, root, authority=True))
-    data = shops.workplace.servers.postgres.data
+    data = shops.local_env.servers.postgres.data
     (data / "server.crt").write_bytes(certificate(LOOPBACK, "authority", root, server, authority=False))
     (data / "server.key").touch(mode=0o600)
     (data / "server.key").write_bytes(

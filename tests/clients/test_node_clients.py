@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from components.naming import AccessLevel
-from connector.leases import Lease
+from data_plane.connector.leases import Lease
+from data_plane.model.naming import AccessLevel
 from tests.clients.sessions import IN_NODE, NodeSession
 from tests.conftest import Plane
 

@@ -11,28 +11,31 @@ import psycopg_pool
 import pytest
 import sqlalchemy
 
-from components.naming import AccessLevel
-from connector.bindings import LocalDataPlane
-from connector.leases import LeaseClient
-from connector.supply import Supply
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.lease_runner import ManagedLease
+from data_plane.connector.leases import LeaseClient
+from data_plane.model.naming import AccessLevel
 from tests.conftest import Plane
 
 LOGIN = "select session_user::text"
 
 
 @pytest.fixture
-def supply(shops: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Supply]:
+def supply(shops: Plane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedLease]:
     """What `dataplane run` keeps for its command: files with a lease, whose variables this process has."""
-    plane = LocalDataPlane(shops.workplace)
+    plane = LocalDataPlane(shops.local_env)
     level = AccessLevel.SERVICE_ROLE
-    made = Supply(lambda: plane.client("shop", level, None), plane.binding("shop"), level, tmp_path, pytest.fail)
+    made = ManagedLease(lambda: plane.client("shop", level, None), plane.binding("shop"), level, tmp_path, pytest.fail)
     for key, value in made.variables().items():
-        monkeypatch.setenv(key, value)
+        if value is None:
+            monkeypatch.delenv(key, raising=False)
+        else:
+            monkeypatch.setenv(key, value)
     yield made
     made.give_back()
 
 
-def replace(supply: Supply, operator: LeaseClient) -> str:
+def replace(supply: ManagedLease, operator: LeaseClient) -> str:
     """Revokes the lease under whoever uses it, and has another put into the files.
 
     Returns:
@@ -45,7 +48,7 @@ def replace(supply: Supply, operator: LeaseClient) -> str:
     return supply.lease.username
 
 
-def test_psycopgs_pool(supply: Supply, operator: LeaseClient) -> None:
+def test_psycopgs_pool(supply: ManagedLease, operator: LeaseClient) -> None:
     pool = psycopg_pool.ConnectionPool("", min_size=2, max_size=3, check=psycopg_pool.ConnectionPool.check_connection)
     with pool:
         with pool.connection() as session:
@@ -55,7 +58,7 @@ def test_psycopgs_pool(supply: Supply, operator: LeaseClient) -> None:
             assert session.execute(LOGIN).fetchone() == (login,)
 
 
-def test_psycopgs_asynchronous_pool(supply: Supply, operator: LeaseClient) -> None:
+def test_psycopgs_asynchronous_pool(supply: ManagedLease, operator: LeaseClient) -> None:
     async def go() -> None:
         check = psycopg_pool.AsyncConnectionPool.check_connection
         async with psycopg_pool.AsyncConnectionPool("", min_size=2, max_size=3, check=check) as pool:
@@ -68,18 +71,21 @@ def test_psycopgs_asynchronous_pool(supply: Supply, operator: LeaseClient) -> No
     asyncio.run(go())
 
 
-def test_asyncpgs_pool(supply: Supply, operator: LeaseClient) -> None:
+def test_asyncpgs_pool(supply: ManagedLease, operator: LeaseClient) -> None:
     async def go() -> None:
         async with asyncpg.create_pool("postgresql://?service=shop", min_size=1, max_size=2) as pool:
             assert await pool.fetchval(LOGIN) == supply.lease.username
             login = await asyncio.to_thread(replace, supply, operator)
+            async with asyncio.timeout(10):
+                while pool.get_idle_size():  # noqa: ASYNC110 until it has noticed that the server ended its session
+                    await asyncio.sleep(0.01)
             assert await pool.fetchval(LOGIN) == login
 
     asyncio.run(go())
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://", "postgresql+psycopg:///?service=shop"])
-def test_sqlalchemys_pool(supply: Supply, operator: LeaseClient, url: str) -> None:
+def test_sqlalchemys_pool(supply: ManagedLease, operator: LeaseClient, url: str) -> None:
     engine = sqlalchemy.create_engine(url, pool_pre_ping=True)
     with engine.connect() as session:
         assert session.exec_driver_sql(LOGIN).scalar() == supply.lease.username
@@ -89,7 +95,7 @@ def test_sqlalchemys_pool(supply: Supply, operator: LeaseClient, url: str) -> No
     engine.dispose()
 
 
-def test_nodes_pools(supply: Supply, operator: LeaseClient, node_folder: Path) -> None:
+def test_nodes_pools(supply: ManagedLease, operator: LeaseClient, node_folder: Path) -> None:
     with subprocess.Popen(
         ["node", "pools.mjs"], cwd=node_folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

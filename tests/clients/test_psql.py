@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from components.naming import AccessLevel
-from connector.leases import Lease, LeaseFormat
-from embedded.postgres import find_binaries
+from data_plane.connector.leases import Lease, LeaseFormat
+from data_plane.local.postgres import find_binaries
+from data_plane.model.naming import AccessLevel
 from tests.conftest import Plane
 
 SCRIPT = r"""
@@ -56,8 +56,8 @@ def psql(lease: Lease, folder: Path, *arguments: str, stdin: str = "", **environ
 def test_psql(shop: Plane, tmp_path: Path) -> None:
     lease = shop.lease("shop", AccessLevel.OWNER)
     # The connection string by way of a variable of psql's, which is read from standard input too.
-    said = psql(lease, tmp_path, stdin=f"\\set url '{lease.connection_string}'\n{SCRIPT}")
-    assert re.sub("from server process with PID .*", "", said).splitlines() == [
+    message = psql(lease, tmp_path, stdin=f"\\set url '{lease.connection_string}'\n{SCRIPT}")
+    assert re.sub("from server process with PID .*", "", message).splitlines() == [
         "one",
         "two",
         "42",
@@ -81,5 +81,5 @@ def test_psql_runs_a_projects_seed_file(shop: Plane, tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", list(AccessLevel))
 def test_pgoptions_is_taken(shop: Plane, tmp_path: Path, level: AccessLevel) -> None:
     lease = shop.lease("shop", level)
-    said = psql(lease, tmp_path, "-c", "show lock_timeout", PGOPTIONS="-c lock_timeout=1234")
-    assert said == "1234ms\n"
+    message = psql(lease, tmp_path, "-c", "show lock_timeout", PGOPTIONS="-c lock_timeout=1234")
+    assert message == "1234ms\n"

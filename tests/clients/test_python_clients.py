@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGInspector
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from components.naming import AccessLevel
+from data_plane.connector.migrations import Migrator, migration_files, seed_files
+from data_plane.model.naming import AccessLevel, TenantNames
 from tests.conftest import Plane
 
 OWNER, SERVICE, AUTHENTICATED = AccessLevel.OWNER, AccessLevel.SERVICE_ROLE, AccessLevel.AUTHENTICATED
@@ -154,3 +156,18 @@ def test_sqlalchemy_reads_back_the_schema_that_it_made_and_nothing_else(shop: Pl
     read = sa.MetaData()
     read.reflect(owner)
     assert shape(read, owner.dialect) == shape(Base.metadata, owner.dialect)
+
+
+def test_sqlalchemy_reads_what_migrations_made_and_not_where_they_are_noted(shop: Plane, tmp_path: Path) -> None:
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "migrations" / "1_pages.sql").write_text("create table public.pages (id int primary key);")
+    (tmp_path / "seed.sql").write_text("insert into public.pages values (1);")
+    with psycopg.connect(shop.lease("shop", OWNER).connection_string, autocommit=True) as session:
+        migrator = Migrator(session, TenantNames("shop"))
+        migrator.up(migrator.plan(migration_files(tmp_path)))
+        migrator.seed(seed_files(tmp_path))
+        assert [*migrator.history.entries(), *migrator.history.seeds()] == ["1", "seed.sql"]
+        read = sa.MetaData()
+        read.reflect(engine_of(shop, OWNER))
+        assert list(read.tables) == ["pages"]
+        session.execute("select data_plane_api.drop_schema('migrations', true)")

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from components.naming import AccessLevel
-from connector.leases import Lease, LeaseFormat
+from data_plane.connector.leases import Lease, LeaseFormat
+from data_plane.model.naming import AccessLevel
 from tests.conftest import Plane
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

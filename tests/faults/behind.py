@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from embedded.engines import EngineRun
-from embedded.errors import EmbeddedError
-from embedded.openbao import EmbeddedOpenBao
-from embedded.postgres import EmbeddedPostgres
-from embedded.runner.monitor import Step
-from embedded.workplace import Workplace
+from data_plane.engine.engines import EngineRun
+from data_plane.engine.steps import Step
+from data_plane.errors import DataPlaneError
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.openbao import LocalOpenBao
+from data_plane.local.postgres import LocalPostgres
 from tests.conftest import Plane
 from tests.faults.proxy import Proxy
 
 CELL = "local-cell-1"
 
 
-class _Postgres(EmbeddedPostgres):
+class _Postgres(LocalPostgres):
     way: Proxy
 
     @property
@@ -26,7 +26,7 @@ class _Postgres(EmbeddedPostgres):
         return self.way.port
 
 
-class _OpenBao(EmbeddedOpenBao):
+class _OpenBao(LocalOpenBao):
     way: Proxy
 
     @property
@@ -37,23 +37,23 @@ class _OpenBao(EmbeddedOpenBao):
 
 @dataclass
 class Behind:
-    """A workplace behind proxies."""
+    """A local environment behind proxies."""
 
-    workplace: Workplace
+    local_env: LocalEnvironment
     database: Proxy
     openbao: Proxy
 
     def __post_init__(self) -> None:
-        servers = self.workplace.servers
+        servers = self.local_env.servers
         servers.postgres, servers.openbao = _Postgres(servers.home), _OpenBao(servers.home)
         servers.postgres.way, servers.openbao.way = self.database, self.openbao
 
     @property
     def plane(self) -> Plane:
-        return Plane(self.workplace)
+        return Plane(self.local_env)
 
     def project(self, slug: str = "alpha") -> Path:
-        return self.workplace.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
+        return self.local_env.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
 
     def change(self) -> int:
         """Declares another statement timeout for alpha, so that a run has something to do; gives it, in seconds."""
@@ -73,7 +73,7 @@ class Behind:
             " and %s = any(setconfig)",
             setting,
         )
-        lease = self.workplace.servers.openbao.client().read("database/roles/proj_alpha_anon")["data"]
+        lease = self.local_env.servers.openbao.client().read("database/roles/proj_alpha_anon")["data"]
         return roles == [(4,)] and f", {seconds * 1000}, '600 s')" in lease["creation_statements"][0]
 
     def run(self, at: str = "", fault: Callable[[], object] = lambda: None) -> EngineRun:
@@ -91,12 +91,12 @@ class Behind:
                 fault()
 
         try:
-            return self.workplace.run_stack(CELL, preview=False, on_step=on_step)
+            return self.local_env.run_stack(CELL, preview=False, on_step=on_step)
         finally:
             assert not at or happened, f"the run did not get to {at}"
 
     def refusal(self, at: str = "", fault: Callable[[], object] = lambda: None) -> str:
         """What a run says that does not get through."""
-        with pytest.raises(EmbeddedError) as caught:
+        with pytest.raises(DataPlaneError) as caught:
             self.run(at, fault)
         return str(caught.value)

@@ -17,18 +17,19 @@ from typing import Any
 
 import psycopg
 
-from components.naming import AccessLevel
-from connector import rotation
-from connector.bindings import LocalDataPlane
-from connector.cells import LocalCells
-from connector.executor import SupabaseExecutor
-from connector.realignment import connector_secret
-from connector.supply import OnNewLease, run_supplied
-from embedded.engines import EmbeddedEngine
-from embedded.home import Home
-from embedded.runner.monitor import Monitor
-from embedded.servers import ADMIN_USER, LOOPBACK, Servers
-from embedded.workplace import Workplace
+from data_plane.connector import rotation
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.cells import LocalCells
+from data_plane.connector.executor import SupabaseExecutor
+from data_plane.connector.lease_runner import OnNewLease, run_with_lease
+from data_plane.connector.reconcile_credentials import connector_secret
+from data_plane.engine.engines import LocalRunner
+from data_plane.engine.runner.monitor import Monitor
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.providers import PROVIDERS
+from data_plane.local.servers import ADMIN_USER, LOOPBACK, Servers
+from data_plane.model.naming import AccessLevel
+from data_plane.state_dir import StateDir
 from tests.faults.behind import CELL
 
 
@@ -66,17 +67,17 @@ def main() -> None:
     folder, root, at, delay, kind, *more = sys.argv[1:]
     killer = Killer(int(at), float(delay))
     Monitor._register = killer.before(Monitor._register)  # type: ignore[method-assign]
-    home = Home(Path(folder))
+    home = StateDir(Path(folder))
     servers = Servers(home)
-    workplace = Workplace(servers, EmbeddedEngine(home, Path(root)), Path(root))
+    local_env = LocalEnvironment(servers, LocalRunner(home, PROVIDERS, Path(root)), Path(root))
     match kind:
         case "up":
-            list(workplace.run(preview=False, on_stack=lambda _stack: None, on_step=lambda _step: None))
+            list(local_env.run(preview=False, on_stack=lambda _stack: None, on_step=lambda _step: None))
         case "cell":
-            workplace.run_stack(CELL, preview=False, on_step=lambda _step: None)
+            local_env.run_stack(CELL, preview=False, on_step=lambda _step: None)
         case "run":
-            plane = LocalDataPlane(workplace)
-            run_supplied(
+            plane = LocalDataPlane(local_env)
+            run_with_lease(
                 more,
                 lambda: plane.client("alpha", AccessLevel.OWNER, None),
                 plane.binding("alpha"),
@@ -86,13 +87,13 @@ def main() -> None:
             )
         case "action":
             action, inputs = json.loads(more[0])
-            SupabaseExecutor(LocalCells(workplace), home, root=Path(root)).execute(action, inputs, actor="tester")
+            SupabaseExecutor(LocalCells(local_env), home, root=Path(root)).execute(action, inputs, actor="tester")
         case "rotate":
             _rotate(servers, killer, more[0])
 
 
 def _rotate(servers: Servers, killer: Killer, key: str) -> None:
-    """What ``dataplane rotate`` does; its writes are counted, and the end of the transaction between two of them."""
+    """What ``dataplane secret rotate`` does; its writes are counted, and the end of the transaction between two of them."""
     for name in ("set_password", "write_kv"):
         setattr(rotation, name, killer.before(getattr(rotation, name)))
     psycopg.Connection.commit = killer.before(psycopg.Connection.commit)  # type: ignore[method-assign]

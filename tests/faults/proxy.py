@@ -22,11 +22,13 @@ class Proxy:
         self.target = target
         self.delay_seconds = 0.0
         """For every chunk, each way."""
+        self.delayed = 0
+        """Chunks that came late."""
         self.cut: Callable[[int], bool] = lambda _number: False
         """Whether a connection is cut once the client has sent something; they are numbered from 1."""
         self.silent = False
         """Whether connections are taken and never answered."""
-        self.answer: Callable[[int], bytes | None] = lambda _number: None
+        self.response: Callable[[int], bytes | None] = lambda _number: None
         """What is answered instead of the server."""
         self.connections = 0
         self._open = True
@@ -64,9 +66,9 @@ class Proxy:
                 while client.recv(_CHUNK):
                     pass
                 return
-            if (answer := self.answer(number)) is not None:
+            if (response := self.response(number)) is not None:
                 client.recv(_CHUNK)
-                client.sendall(answer)
+                client.sendall(response)
                 return
             with socket.create_connection(("127.0.0.1", self.target)) as server:
                 self._sockets.append(server)
@@ -75,7 +77,9 @@ class Proxy:
                         data = ready.recv(_CHUNK)
                         if not data or (ready is client and self.cut(number)):
                             return
-                        time.sleep(self.delay_seconds)
+                        if self.delay_seconds:
+                            time.sleep(self.delay_seconds)
+                            self.delayed += 1
                         (server if ready is client else client).sendall(data)
 
 

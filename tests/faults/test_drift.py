@@ -1,14 +1,15 @@
-"""What hands have changed: a preview shows it, a run puts it right, and what is not a run's to decide is named."""
+"""Manual changes: a preview reports them, a run reverts them or lists those that it leaves to the operator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from components.naming import AccessLevel
-from embedded.runner.monitor import Step
-from embedded.workplace import Workplace
-from tests.conftest import ALPHA, BETA, Plane, bring_up
+from data_plane.engine.steps import Step
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.guard import LocalGuard
+from data_plane.model.naming import AccessLevel
+from tests.conftest import ALPHA, BETA, NewPlane, Plane
 from tests.state import differences, state
 
 SQL = {
@@ -28,8 +29,8 @@ SQL = {
     "revoke anon from proj_beta_two_anon": "beta-two-schema-anon (roles)",
     "alter role openbao_lease_issuer superuser": "supabase-leases-issuer (superuser)",
     "grant create on schema proj_alpha to proj_alpha_anon": "alpha-schema-usage-anon (privileges)",
-    "revoke usage on schema proj_alpha from authenticator": "alpha-schema-usage-authenticator ()",
-    "revoke proj_alpha_anon from authenticator": "alpha-api-access ()",
+    "revoke usage on schema proj_alpha from cell_cell_1_authenticator": "alpha-api-access ()",
+    "revoke proj_beta_two_anon from supabase_storage_admin; grant proj_beta_two_anon to authenticator": "beta-two-api-access ()",
     "grant proj_beta_two_service_role to supabase_storage_admin": "beta-two-api-access ()",
     "alter default privileges for role proj_alpha_owner in schema proj_alpha revoke all on tables from proj_alpha_anon": (
         "alpha-schema-default-table-anon ()"
@@ -43,9 +44,24 @@ SQL = {
     "alter table proj_alpha.notes owner to supabase_admin": "proj_alpha.notes belongs to supabase_admin",
     "alter function proj_alpha.helper() owner to supabase_admin": "function proj_alpha.helper() belongs to supabase_admin",
     "delete from data_plane.sign_in": "alpha-sign-in ()",
-    "alter role authenticator set statement_timeout to 0": "",
+    "alter role authenticator set statement_timeout to 0": (
+        "role authenticator has the setting statement_timeout=0, which is not declared"
+    ),
+    "alter role proj_alpha_anon set row_security to off": (
+        "role proj_alpha_anon has the setting row_security=off, which is not declared"
+    ),
+    "alter role proj_alpha_owner in database postgres set search_path to pg_temp": (
+        "role proj_alpha_owner has the setting search_path=pg_temp in database postgres, which is not declared"
+    ),
+    "alter role proj_beta_two_service_role reset all": (
+        "role proj_beta_two_service_role lacks the setting idle_in_transaction_session_timeout=60000, which is declared"
+    ),
+    "alter role proj_beta_two_anon password 'x'": "role proj_beta_two_anon has a password, which is not declared",
+    "create role lease_forgotten login valid until '2001-01-01' in role proj_alpha_owner": (
+        "login lease_forgotten outlived its lease"
+    ),
 }
-OPENBAO: dict[str, tuple[Callable[[Workplace], object], str]] = {
+OPENBAO: dict[str, tuple[Callable[[LocalEnvironment], object], str]] = {
     "a policy edited": (
         lambda w: w.servers.openbao.client().write_data(
             "sys/policies/acl/proj_alpha_anon", data={"policy": 'path "*" { capabilities = ["read"] }'}
@@ -94,7 +110,7 @@ OPENBAO: dict[str, tuple[Callable[[Workplace], object], str]] = {
 }
 
 OPEN_TABLE = (
-    "table proj_alpha.notes has row-level security off: whoever may use the schema sees all of its rows. "
+    "table proj_alpha.notes has row-level security off: every role that may use the schema sees all of its rows. "
     "If that is not meant: alter table proj_alpha.notes enable row level security"
 )
 
@@ -110,38 +126,41 @@ class Drift:
     run: list[str] = field(default_factory=list)
 
 
-def seen(workplace: Workplace, *, preview: bool) -> list[str]:
+def seen(local_env: LocalEnvironment, *, preview: bool) -> list[str]:
     found: list[str] = []
 
     def on_step(step: Step) -> None:
         if step.custom and step.change != "same":
             found.append(f"{step.name} ({', '.join(step.changed)})")
 
-    for run in workplace.run(preview=preview, on_stack=lambda _stack: None, on_step=on_step):
+    for run in local_env.run(preview=preview, on_stack=lambda _stack: None, on_step=on_step):
         found += run.remarks
     return found
 
 
 @pytest.fixture(scope="module")
-def drift(new_workplace: Callable[[dict[str, str]], Workplace]) -> Drift:
+def drift(new_plane: NewPlane) -> Drift:
     """All of it at once, then a preview, then a run."""
-    workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
-    bring_up(workplace)
-    plane = Plane(workplace)
+    plane = new_plane({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+    local_env = plane.local_env
     with plane.admin() as admin:
         admin.execute("set local role proj_alpha_owner")
         admin.execute("create table proj_alpha.notes (a int)")
         admin.execute("create function proj_alpha.helper() returns int language sql as 'select 1'")
-    found = Drift(plane, state(workplace))
-    for statement in SQL:
-        with plane.admin() as admin:
-            admin.execute(statement.encode())
-    for change, _ in OPENBAO.values():
-        change(workplace)
-    damaged = state(workplace)
-    found.preview = seen(workplace, preview=True)
-    assert not differences(damaged, state(workplace)), "a preview changes nothing"
-    found.run = seen(workplace, preview=False)
+    found = Drift(plane, state(local_env))
+    # The guard would put roles right before a preview shows them.
+    local_env.servers.guard.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalGuard, "start", lambda _self: None)
+        for statement in SQL:
+            with plane.admin() as admin:
+                admin.execute(statement.encode())
+        for change, _ in OPENBAO.values():
+            change(local_env)
+        damaged = state(local_env)
+        found.preview = seen(local_env, preview=True)
+        assert not differences(damaged, state(local_env)), "a preview changes nothing"
+        found.run = seen(local_env, preview=False)
     return found
 
 
@@ -154,9 +173,8 @@ def test_a_preview_shows_it(drift: Drift, change: str) -> None:
 def test_a_run_puts_all_of_it_right(drift: Drift) -> None:
     with drift.plane.admin() as admin:
         admin.execute("drop role passer_by")
-        admin.execute("alter role authenticator reset statement_timeout")
-    assert not differences(drift.before, state(drift.plane.workplace))
-    assert seen(drift.plane.workplace, preview=False) == []
+    assert not differences(drift.before, state(drift.plane.local_env))
+    assert seen(drift.plane.local_env, preview=False) == []
     for project in ("alpha", "beta-two"):
         assert drift.plane.lease(project, AccessLevel.OWNER).schema.startswith("proj_")
 
@@ -166,7 +184,7 @@ def test_a_table_without_row_level_security_is_named_and_left_to_the_project(dri
         admin.execute("alter table proj_alpha.notes disable row level security")
     try:
         for preview in (True, False, False):
-            assert seen(drift.plane.workplace, preview=preview) == [OPEN_TABLE]
+            assert seen(drift.plane.local_env, preview=preview) == [OPEN_TABLE]
     finally:
         with drift.plane.admin() as admin:
             admin.execute("alter table proj_alpha.notes enable row level security")
@@ -178,11 +196,11 @@ def test_what_is_not_the_platforms_is_named_until_somebody_takes_it_away(drift: 
     named = "in PostgreSQL, function data_plane.guest() is not the platform's"
     try:
         for _ in range(2):
-            assert named in seen(drift.plane.workplace, preview=False)
+            assert named in seen(drift.plane.local_env, preview=False)
     finally:
         with drift.plane.admin() as admin:
             admin.execute("drop function data_plane.guest()")
-    assert seen(drift.plane.workplace, preview=False) == []
+    assert seen(drift.plane.local_env, preview=False) == []
 
 
 def test_a_schema_in_a_superusers_hands_holds_up_nobody_else(drift: Drift) -> None:
@@ -190,4 +208,4 @@ def test_a_schema_in_a_superusers_hands_holds_up_nobody_else(drift: Drift) -> No
     with drift.plane.admin() as admin:
         admin.execute("alter schema proj_alpha owner to supabase_admin")
         admin.execute("grant usage on schema public to anon")
-    assert "alpha-schema (owner)" in seen(drift.plane.workplace, preview=False)
+    assert "alpha-schema (owner)" in seen(drift.plane.local_env, preview=False)

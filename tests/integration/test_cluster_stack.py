@@ -1,7 +1,10 @@
-"""The whole stack on a real Kubernetes API, with the operators' kinds defined and Pod Security enforced."""
+"""The whole stack on a real Kubernetes API, with the operators' kinds defined and Pod Security enforced.
+
+What the program renders is applied by server-side apply, as the Kubernetes provider does.
+"""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +15,18 @@ import pytest
 from hvac.exceptions import Forbidden
 from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, RbacAuthorizationV1Api
 from kubernetes.dynamic import DynamicClient
-from ruamel.yaml import YAML
 
-from components.catalog import Service
-from components.naming import AccessLevel
-from connector.bindings import LocalDataPlane
-from connector.errors import LeaseError, SignInError
-from connector.leases import LeaseClient
-from connector.sign_in import KubernetesCredentials, WorkloadSignIn
-from embedded.engines import EngineRun
-from embedded.errors import RunFailedError
-from embedded.workplace import Workplace
-from tests.conftest import ALPHA, Cluster, bring_up
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.leases import LeaseClient
+from data_plane.connector.sign_in import KubernetesCredentials, WorkloadSignIn
+from data_plane.engine.engines import EngineRun
+from data_plane.errors import LeaseError, RunFailedError, SignInError
+from data_plane.local.environment import LocalEnvironment
+from data_plane.model.catalog import Service
+from data_plane.model.naming import AccessLevel
+from tests.applying import apply, pods_get_ready, render_to
+from tests.conftest import ALPHA, Cluster, NewLocalEnv, bring_up
+from tests.support.cluster_stack import configure, give_secrets, on
 
 NAMESPACE = "central"
 SHOP = "shop"
@@ -75,31 +78,6 @@ GIVEN = {
 }
 
 
-def configure(workplace: Workplace, kubernetes: dict[str, Any]) -> None:
-    path = workplace.root / "stacks" / "Pulumi.local-central.yaml"
-    yaml = YAML()
-    document = yaml.load(path.read_text(encoding="utf-8"))
-    document["config"]["supabase-data-plane:kubernetes"] = kubernetes
-    document["config"]["supabase-data-plane:apiUrl"] = "https://api.example.org"
-    # Workloads on the same cluster sign in where the services do.
-    document["config"]["supabase-data-plane:workloadLogin"] = {"kubernetes": {}}
-    yaml.dump(document, path)
-
-
-def on(cluster: Cluster, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings for a cluster that OpenBao reaches from outside."""
-    kubeconfig = YAML(typ="safe").load(cluster.kubeconfig.read_text(encoding="utf-8"))
-    server = kubeconfig["clusters"][0]["cluster"]
-    authority = cluster.api.configuration.ssl_ca_cert
-    openbao = {
-        **settings.get("openbao", {}),
-        "inCluster": False,
-        "kubernetesHost": server["server"],
-        "kubernetesCa": Path(authority).read_text(encoding="utf-8"),
-    }
-    return {**settings, "openbao": openbao}
-
-
 def give_claim(cluster: Cluster) -> None:
     """The volume with the functions' code, which is no part of the stack."""
     core = CoreV1Api(cluster.api)
@@ -114,18 +92,19 @@ def give_claim(cluster: Cluster) -> None:
     core.create_namespaced_persistent_volume_claim(NAMESPACE, claim)  # type: ignore[arg-type]
 
 
-def give_secrets(workplace: Workplace, values: dict[str, str]) -> None:
-    """What an owner puts into OpenBao by hand, as the error message says."""
-    workplace.servers.openbao.client().secrets.kv.v2.patch("supabase", secret=values, mount_point="connectors")
-
-
 @dataclass
 class Stack:
-    workplace: Workplace
+    local_env: LocalEnvironment
     cluster: Cluster
     first: EngineRun
     refusal: str
     """What the run before it said, when values were missing."""
+    manifests: Path
+
+    def up(self) -> dict[str, dict[str, Any]]:
+        """Brings the stack up, and gives what that changed on the cluster."""
+        bring_up(self.local_env)
+        return apply(self.cluster, self.manifests)
 
     def objects(self, api_version: str, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
         client = DynamicClient(self.cluster.api)  # type: ignore[no-untyped-call]
@@ -134,24 +113,30 @@ class Stack:
         return [item.to_dict() for item in found.items]
 
     def secrets(self) -> dict[str, str]:
-        answer = self.workplace.servers.openbao.client().secrets.kv.v2.read_secret_version(
+        response = self.local_env.servers.openbao.client().secrets.kv.v2.read_secret_version(
             path="supabase", mount_point="connectors", raise_on_deleted_version=True
         )
-        return dict(answer["data"]["data"])
+        return dict(response["data"]["data"])
 
 
 @pytest.fixture(scope="module")
-def stack(kubernetes_with_crds: Cluster, new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[Stack]:
-    cluster = kubernetes_with_crds
-    workplace = new_workplace({"alpha.yaml": ALPHA + WORKLOADS})
-    configure(workplace, on(cluster, FULL))
+def stack(
+    kubernetes_with_crds: Cluster,
+    new_local_env: NewLocalEnv,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    cluster, manifests = kubernetes_with_crds, tmp_path_factory.mktemp("manifests")
+    local_env = new_local_env({"alpha.yaml": ALPHA + WORKLOADS})
+    configure(local_env, on(cluster, FULL))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        render_to(manifests, patch)
         with pytest.raises(RunFailedError) as refused:
-            bring_up(workplace)
-        give_secrets(workplace, GIVEN)
+            bring_up(local_env)
+        give_secrets(local_env, GIVEN)
+        first = bring_up(local_env)[0]
+        apply(cluster, manifests)
         give_claim(cluster)
-        yield Stack(workplace, cluster, bring_up(workplace)[0], str(refused.value))
+        yield Stack(local_env, cluster, first, str(refused.value), manifests)
 
 
 def test_a_missing_secret_is_named_with_what_needs_it_and_what_to_do(stack: Stack) -> None:
@@ -168,10 +153,11 @@ def test_a_missing_secret_is_named_with_what_needs_it_and_what_to_do(stack: Stac
 def test_everything_is_accepted_and_gets_ready(stack: Stack) -> None:
     assert stack.first.created is not None
     assert stack.first.created > 100
+    assert pods_get_ready(stack.cluster, NAMESPACE, f"{NAMESPACE}-data", f"{NAMESPACE}-logs")
     deployments = stack.objects("apps/v1", "Deployment", NAMESPACE)
     names = {item["metadata"]["name"] for item in deployments}
     served = set(Service) - {Service.DATABASE, Service.LOGS, Service.BACKUPS, Service.JWKS, Service.WAIT}
-    assert names == {f"supabase-{service}" for service in served}
+    assert names == {*(f"supabase-{service}" for service in served), "supabase-rest-cell-cell-1"}
     for item in deployments:
         assert item["status"]["readyReplicas"] == item["spec"]["replicas"], item["metadata"]["name"]
     (database,) = stack.objects("apps/v1", "StatefulSet", f"{NAMESPACE}-data")
@@ -181,8 +167,9 @@ def test_everything_is_accepted_and_gets_ready(stack: Stack) -> None:
 
 
 def test_a_second_run_changes_nothing(stack: Stack) -> None:
-    runs = bring_up(stack.workplace)
+    runs = bring_up(stack.local_env)
     assert [(run.created, run.updated) for run in runs] == [(0, 0), (0, 0)]
+    assert apply(stack.cluster, stack.manifests) == {}
 
 
 def test_each_namespace_enforces_its_pod_security_standard(stack: Stack) -> None:
@@ -218,15 +205,15 @@ def test_no_object_holds_a_secret_value(stack: Stack) -> None:
 
 
 def test_an_external_secret_names_only_keys_that_its_copy_has(stack: Stack) -> None:
-    client = stack.workplace.servers.openbao.client()
+    client = stack.local_env.servers.openbao.client()
     found = stack.objects("external-secrets.io/v1", "ExternalSecret")
     assert len(found) >= 13
     for item in found:
         path = item["spec"]["dataFrom"][0]["extract"]["key"]
-        answer = client.secrets.kv.v2.read_secret_version(
+        response = client.secrets.kv.v2.read_secret_version(
             path=path, mount_point="connectors", raise_on_deleted_version=True
         )
-        keys = {*answer["data"]["data"], *(data["secretKey"] for data in item["spec"].get("data") or [])}
+        keys = {*response["data"]["data"], *(data["secretKey"] for data in item["spec"].get("data") or [])}
         template = json.dumps(item["spec"]["target"]["template"]["data"])
         named = {part.split()[0].rstrip("}") for part in template.split("{{ .")[1:]}
         assert named <= keys, item["metadata"]["name"]
@@ -244,16 +231,16 @@ def sign_in(stack: Stack, account: str, namespace: str, role: str, audience: str
         {"spec": {"audiences": audiences, "expirationSeconds": 600}},  # type: ignore[arg-type]
     )
     assert token.status is not None
-    client = hvac.Client(url=stack.workplace.servers.openbao.address)
+    client = hvac.Client(url=stack.local_env.servers.openbao.address)
     client.auth.kubernetes.login(role, token.status.token, mount_point="kubernetes")
     return client
 
 
 def read(client: hvac.Client, path: str) -> dict[str, str]:
-    answer = client.secrets.kv.v2.read_secret_version(
+    response = client.secrets.kv.v2.read_secret_version(
         path=path, mount_point="connectors", raise_on_deleted_version=True
     )
-    return dict(answer["data"]["data"])
+    return dict(response["data"]["data"])
 
 
 def place(service: Service) -> str:
@@ -301,14 +288,12 @@ def test_an_account_of_the_same_name_elsewhere_does_not_sign_in(stack: Stack) ->
 
 
 def test_only_the_services_that_need_it_know_the_superusers_password(stack: Stack) -> None:
-    client = stack.workplace.servers.openbao.client()
+    client = stack.local_env.servers.openbao.client()
     who = {service for service in READERS if "POSTGRES_PASSWORD" in read(client, f"supabase/{service}")}
     assert who == {
         Service.BACKUPS,
         Service.DATABASE,
         Service.REALTIME,
-        Service.META,
-        Service.STUDIO,
         Service.ANALYTICS,
         Service.POOLER,
     }
@@ -344,9 +329,9 @@ def as_account(
 
 
 def test_a_workload_leases_with_its_service_accounts_token(stack: Stack, tmp_path: Path) -> None:
-    plane = LocalDataPlane(stack.workplace)
+    plane = LocalDataPlane(stack.local_env)
     binding = plane.binding("alpha")
-    assert binding["workloads"]["api"]["mount"] == "kubernetes"
+    assert binding.workloads["api"].mount == "kubernetes"
     signs_in = WorkloadSignIn(binding, as_account(stack, tmp_path, "api"), "api")
     leases = LeaseClient(signs_in())
     lease = leases.issue(binding, AccessLevel.SERVICE_ROLE)
@@ -370,26 +355,27 @@ def test_a_workload_leases_with_its_service_accounts_token(stack: Stack, tmp_pat
 def test_nobody_else_signs_in_as_a_workload(
     stack: Stack, tmp_path: Path, account: str, namespace: str, audience: str
 ) -> None:
-    binding = LocalDataPlane(stack.workplace).binding("alpha")
+    binding = LocalDataPlane(stack.local_env).binding("alpha")
     with pytest.raises(SignInError, match="proj_alpha-api may not sign in"):
         WorkloadSignIn(binding, as_account(stack, tmp_path, account, namespace, audience), "api")()
 
 
 def test_a_service_account_that_is_taken_out_of_the_file_loses_its_access(stack: Stack, tmp_path: Path) -> None:
-    plane = LocalDataPlane(stack.workplace)
+    plane = LocalDataPlane(stack.local_env)
     binding = plane.binding("alpha")
-    leases = LeaseClient(WorkloadSignIn(binding, as_account(stack, tmp_path, "reader"), "reader")())
+    sign_in = WorkloadSignIn(binding, as_account(stack, tmp_path, "reader"), "reader")
+    leases = LeaseClient(sign_in())
     leases.issue(binding, AccessLevel.ANON)
-    path = stack.workplace.root / "stacks" / "local" / "projects" / "alpha.yaml"
+    path = stack.local_env.root / "stacks" / "local" / "projects" / "alpha.yaml"
     try:
         path.write_text((ALPHA + WORKLOADS).partition("  reader:")[0], encoding="utf-8")
-        bring_up(stack.workplace)
-        with pytest.raises(LeaseError, match="you may not use alpha"):
+        bring_up(stack.local_env)
+        with pytest.raises(LeaseError):
             leases.issue(binding, AccessLevel.ANON)
     finally:
         path.write_text(ALPHA + WORKLOADS, encoding="utf-8")
-        bring_up(stack.workplace)
-    assert leases.issue(binding, AccessLevel.ANON)
+        bring_up(stack.local_env)
+    assert LeaseClient(sign_in()).issue(binding, AccessLevel.ANON)
 
 
 # What is there, and what is not, for whoever looks from outside
@@ -442,14 +428,14 @@ def test_a_changed_setting_rolls_the_service_that_has_it_and_no_other(stack: Sta
 
     before = generations()
     try:
-        configure(stack.workplace, on(stack.cluster, {**FULL, "rest": {"maxRows": 77}}))
-        bring_up(stack.workplace)
+        configure(stack.local_env, on(stack.cluster, {**FULL, "rest": {"maxRows": 77}}))
+        stack.up()
         after = generations()
     finally:
-        configure(stack.workplace, on(stack.cluster, FULL))
-        bring_up(stack.workplace)
+        configure(stack.local_env, on(stack.cluster, FULL))
+        stack.up()
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"supabase-rest", "supabase-studio"}
+    assert changed == {"supabase-rest", "supabase-rest-cell-cell-1", "supabase-studio"}
 
 
 def test_what_somebody_changed_by_hand_is_put_back(stack: Stack) -> None:
@@ -458,6 +444,6 @@ def test_what_somebody_changed_by_hand_is_put_back(stack: Stack) -> None:
     custom.patch_namespaced_custom_object(
         *arguments, {"spec": {"refreshInterval": "999h"}}, field_manager="kubectl-edit"
     )
-    bring_up(stack.workplace)
+    assert list(stack.up()) == [f"ExternalSecret {NAMESPACE}/supabase-auth"]
     found: Any = custom.get_namespaced_custom_object(*arguments)
     assert found["spec"]["refreshInterval"] == "5m"

@@ -1,25 +1,23 @@
 """The ways to run the stack that the full one does not take, on a real Kubernetes API.
 
-No operator runs here. CloudNativePG's part is played by a thread: once the API has accepted the Cluster, it says of it
-what the operator would, that it is ready, by the status subresource that only operators write. So what is proved is
-that the API's server takes what the program declares, and that the program waits for the operator's word and goes on
-with it; not that the operator makes a database of it.
+No operator runs here: what is proved is that the API's server takes what the program declares, not that CloudNativePG
+makes a database of it.
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
 from kubernetes.dynamic import DynamicClient
 
-from embedded.errors import RunFailedError
-from embedded.workplace import Workplace
-from tests.conftest import Cluster, bring_up
-from tests.integration.test_cluster_stack import configure, give_secrets, on
+from data_plane.errors import RunFailedError
+from data_plane.local.environment import LocalEnvironment
+from tests.applying import apply, pods_get_ready, render_to
+from tests.conftest import Cluster, NewLocalEnv, bring_up
+from tests.support.cluster_stack import configure, give_secrets, on
 
 AUTH = {"siteUrl": "https://app.example.org", "emailAutoconfirm": True}
 S3_KEYS = dict.fromkeys(("STORAGE_S3_ACCESS_KEY_ID", "STORAGE_S3_SECRET_ACCESS_KEY"), "of-the-test")
@@ -95,8 +93,9 @@ class Stack:
     """A variant that is up."""
 
     name: str
-    workplace: Workplace
+    local_env: LocalEnvironment
     cluster: Cluster
+    manifests: Path
     created: int
 
     @property
@@ -115,55 +114,25 @@ class Stack:
         return {item.metadata.name: item.to_dict() for item in found.items}
 
 
-@contextmanager
-def operator(cluster: Cluster, namespace: str) -> Iterator[None]:
-    """Says of each CloudNativePG Cluster in a namespace that it is ready."""
-    over = threading.Event()
-    client = CustomObjectsApi(ApiClient(cluster.api.configuration))
-    group, version, plural = CLOUD_NATIVE_PG
-    condition = {
-        "type": "Ready",
-        "status": "True",
-        "reason": "ClusterIsReady",
-        "message": "Cluster is Ready",
-        "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }
-
-    def work() -> None:
-        while not over.wait(0.5):
-            found: Any = client.list_namespaced_custom_object(group, version, namespace, plural)
-            for item in found["items"]:
-                client.patch_namespaced_custom_object_status(
-                    group, version, namespace, plural, item["metadata"]["name"], {"status": {"conditions": [condition]}}
-                )
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 @pytest.fixture(scope="module", params=VARIANTS)
 def stack(
     request: pytest.FixtureRequest,
     kubernetes_with_crds: Cluster,
-    new_workplace: Callable[[dict[str, str]], Workplace],
+    new_local_env: NewLocalEnv,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     variant, cluster = VARIANTS[request.param], kubernetes_with_crds
-    workplace = new_workplace({})
-    made = Stack(request.param, workplace, cluster, 0)
-    configure(workplace, on(cluster, {**variant.settings, "namespace": made.namespace}))
+    local_env, manifests = new_local_env({}), tmp_path_factory.mktemp("manifests")
+    made = Stack(request.param, local_env, cluster, manifests, 0)
+    configure(local_env, on(cluster, {**variant.settings, "namespace": made.namespace}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        render_to(manifests, patch)
         if variant.given:
             with pytest.raises(RunFailedError, match=" has no value for:"):
-                bring_up(workplace)
-            give_secrets(workplace, variant.given)
-        with operator(cluster, f"{made.namespace}-data"):
-            made.created = bring_up(workplace)[0].created or 0
+                bring_up(local_env)
+            give_secrets(local_env, variant.given)
+        made.created = bring_up(local_env)[0].created or 0
+        apply(cluster, manifests)
         yield made
 
 
@@ -174,6 +143,7 @@ def only(name: str) -> pytest.MarkDecorator:
 
 def test_all_of_it_is_accepted_and_gets_ready(stack: Stack) -> None:
     assert stack.created > 60
+    assert pods_get_ready(stack.cluster, stack.namespace)
     deployments = stack.objects("apps/v1", "Deployment")
     assert {"supabase-auth", "supabase-gateway", "supabase-realtime", "supabase-rest", "supabase-storage"} <= {
         *deployments
@@ -183,12 +153,12 @@ def test_all_of_it_is_accepted_and_gets_ready(stack: Stack) -> None:
 
 
 def test_a_second_run_changes_nothing(stack: Stack) -> None:
-    """Without the operator's thread: what it said is still there."""
-    assert {(run.created, run.updated) for run in bring_up(stack.workplace)} == {(0, 0)}
+    assert {(run.created, run.updated) for run in bring_up(stack.local_env)} == {(0, 0)}
+    assert apply(stack.cluster, stack.manifests) == {}
 
 
 def test_a_preview_finds_nothing_to_do(stack: Stack) -> None:
-    assert {(run.created, run.updated) for run in bring_up(stack.workplace, preview=True)} == {(0, 0)}
+    assert {(run.created, run.updated) for run in bring_up(stack.local_env, preview=True)} == {(0, 0)}
 
 
 def test_every_namespace_is_denied_all_by_default(stack: Stack) -> None:
@@ -255,7 +225,18 @@ def test_nothing_is_made_for_a_database_that_is_somebody_elses(stack: Stack) -> 
 @only("external")
 def test_what_is_off_is_not_there(stack: Stack) -> None:
     assert {*stack.objects("apps/v1", "Deployment")} == {
-        f"supabase-{service}" for service in ("auth", "gateway", "imgproxy", "realtime", "rest", "storage")
+        f"supabase-{service}"
+        for service in (
+            "auth",
+            "gateway",
+            "guard",
+            "imgproxy",
+            "realtime",
+            "relay",
+            "rest",
+            "rest-cell-cell-1",
+            "storage",
+        )
     }
 
 
@@ -277,12 +258,13 @@ def test_a_route_joins_a_gateway_that_is_there_already(stack: Stack) -> None:
 
 @only("tls")
 def test_the_database_serves_tls_and_ships_its_log(stack: Stack) -> None:
+    assert pods_get_ready(stack.cluster, f"{stack.namespace}-data")
     (database,) = stack.objects("apps/v1", "StatefulSet", "-data").values()
     assert database["status"]["readyReplicas"] == 1
     pod = database["spec"]["template"]["spec"]
     assert "ssl=on" in pod["containers"][0]["args"]
     assert [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume] == ["postgres-tls"]
-    assert [item["name"] for item in pod["initContainers"] if item.get("restartPolicy") == "Always"] == ["wal-courier"]
+    assert [item["name"] for item in pod["initContainers"] if item.get("restartPolicy") == "Always"] == ["wal-archiver"]
     jobs = stack.objects("batch/v1", "CronJob", "-data")
     assert {*jobs} == {"supabase-backups-physical", "supabase-backups-logical", "supabase-restore"}
     assert {name for name, job in jobs.items() if job["spec"]["suspend"]} == {"supabase-restore"}

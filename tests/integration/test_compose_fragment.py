@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from embedded.kubernetes.toolchain import why_unavailable
+from data_plane.local.kubernetes.programs import why_unavailable
 from tests.bound import written
 from tests.integration.go_programs import COMPOSE_SPEC
 

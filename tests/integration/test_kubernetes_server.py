@@ -11,14 +11,17 @@ import pytest
 from kubernetes.client import ApiClient, AppsV1Api, AuthenticationV1Api, BatchV1Api, Configuration, CoreV1Api
 from kubernetes.client.exceptions import ApiException
 
-from embedded.errors import ServerError
-from embedded.home import Home
-from embedded.kubernetes import EmbeddedKubernetes, install_crds, why_unavailable
-from embedded.kubernetes.programs import PROGRAMS, build_programs
-from embedded.openbao import EmbeddedOpenBao
-from embedded.postgres import EmbeddedPostgres
-from embedded.processes import is_free, is_process, wait_until
-from embedded.servers import Servers
+from data_plane.errors import ServerError
+from data_plane.local.guard import LocalGuard
+from data_plane.local.kubernetes.crds import install_crds
+from data_plane.local.kubernetes.programs import PROGRAMS, build_programs, why_unavailable
+from data_plane.local.kubernetes.server import LocalKubernetes
+from data_plane.local.openbao import LocalOpenBao
+from data_plane.local.postgres import LocalPostgres
+from data_plane.local.processes import is_free, is_process, wait_until
+from data_plane.local.relay import LocalRelay
+from data_plane.local.servers import Servers
+from data_plane.state_dir import StateDir
 from tests.conftest import Cluster
 
 CONTAINER = {"name": "main", "image": "example.org/nothing:1"}
@@ -38,9 +41,9 @@ def eventually(true: Callable[[], Any]) -> bool:
 def token_of(kubernetes: Cluster, namespace: str, audiences: list[str] | None = None) -> str:
     spec = {"expirationSeconds": 600, **({"audiences": audiences} if audiences else {})}
     asked: Any = {"spec": spec}
-    answer = CoreV1Api(kubernetes.api).create_namespaced_service_account_token("default", namespace, asked)
-    assert answer.status is not None
-    return str(answer.status.token)
+    response = CoreV1Api(kubernetes.api).create_namespaced_service_account_token("default", namespace, asked)
+    assert response.status is not None
+    return str(response.status.token)
 
 
 def test_the_kubeconfig_is_for_its_owner_alone_and_holds_all_it_needs(kubernetes: Cluster) -> None:
@@ -74,11 +77,11 @@ def test_a_service_accounts_token_is_issued_and_reviewed(kubernetes: Cluster) ->
     namespace = kubernetes.namespace()
     token = token_of(kubernetes, namespace, ["openbao"])
     asked: Any = {"spec": {"token": token, "audiences": ["openbao"]}}
-    answer = AuthenticationV1Api(kubernetes.api).create_token_review(asked).status
-    assert answer is not None
-    assert answer.authenticated
-    assert answer.user is not None
-    assert answer.user.username == f"system:serviceaccount:{namespace}:default"
+    response = AuthenticationV1Api(kubernetes.api).create_token_review(asked).status
+    assert response is not None
+    assert response.authenticated
+    assert response.user is not None
+    assert response.user.username == f"system:serviceaccount:{namespace}:default"
     other: Any = {"spec": {"token": token, "audiences": ["somebody-else"]}}
     refused = AuthenticationV1Api(kubernetes.api).create_token_review(other).status
     assert refused is not None
@@ -151,7 +154,7 @@ def test_the_operators_definitions_can_be_installed_again_and_again(kubernetes_w
 def test_stopping_leaves_no_process_and_starting_finds_the_data_again(tmp_path: Path) -> None:
     if (reason := why_unavailable()) is not None:
         pytest.skip(reason)
-    server = EmbeddedKubernetes(Home(tmp_path))
+    server = LocalKubernetes(StateDir(tmp_path))
     try:
         port = server.start()
         with server.client() as api:
@@ -184,8 +187,8 @@ def test_a_program_that_does_not_start_is_named_and_nothing_stays_behind(
     (programs / "kube-apiserver").unlink()
     (programs / "kube-apiserver").write_text("#!/bin/sh\necho no such flag\nexit 1\n", encoding="utf-8")
     (programs / "kube-apiserver").chmod(0o700)
-    monkeypatch.setattr(EmbeddedKubernetes, "programs", programs)
-    server = EmbeddedKubernetes(Home(tmp_path / "home"))
+    monkeypatch.setattr(LocalKubernetes, "programs", programs)
+    server = LocalKubernetes(StateDir(tmp_path / "home"))
     with pytest.raises(ServerError, match=r"(?s)kube-apiserver did not start; the end of .*no such flag"):
         server.start()
     ports: dict[str, int] = server.home.read_json("ports.json")
@@ -196,13 +199,16 @@ def test_kubernetes_is_neither_started_nor_shown_unless_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    for server in (EmbeddedPostgres, EmbeddedOpenBao, EmbeddedKubernetes):
+    for server in (LocalPostgres, LocalOpenBao, LocalKubernetes):
         monkeypatch.setattr(server, "start", lambda self: started.append(type(self).__name__))
-    servers = Servers(Home(tmp_path))
+    monkeypatch.setattr(LocalPostgres, "provide_extensions", lambda *_: None)
+    monkeypatch.setattr(LocalGuard, "start", lambda *_: None)
+    monkeypatch.setattr(LocalRelay, "start", lambda *_: None)
+    servers = Servers(StateDir(tmp_path))
     servers.start()
-    assert started == ["EmbeddedPostgres", "EmbeddedOpenBao"]
-    assert [item.name for item in servers.status()] == ["PostgreSQL", "OpenBao"]
-    with pytest.raises(ServerError, match=r"never started: run `dataplane servers start --kubernetes`"):
+    assert started == ["LocalPostgres", "LocalOpenBao"]
+    assert "Kubernetes" not in {item.name for item in servers.status()}
+    with pytest.raises(ServerError, match=r"never started: run `dataplane local start --kubernetes`"):
         _ = servers.kubernetes.kubeconfig
     servers.start(kubernetes=True)
-    assert started[2:] == ["EmbeddedPostgres", "EmbeddedOpenBao", "EmbeddedKubernetes"]
+    assert started[2:] == ["LocalPostgres", "LocalOpenBao", "LocalKubernetes"]

@@ -8,20 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from components.naming import AccessLevel, TenantNames
-from connector.bindings import LocalDataPlane
-from connector.errors import LeaseError
-from connector.leases import Lease, LeaseClient, LeaseFormat
-from embedded.home import CHECKOUT
-from embedded.processes import wait_until
-from embedded.workplace import Workplace
-from tests.conftest import Plane, bring_up
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.leases import Lease, LeaseClient, LeaseFormat
+from data_plane.errors import LeaseError
+from data_plane.local.processes import wait_until
+from data_plane.model.naming import AccessLevel, TenantNames
+from data_plane.state_dir import CHECKOUT
+from tests.conftest import NewPlane, Plane
 
 BRIEF = """\
 slug: brief
@@ -34,11 +32,9 @@ NAMES = TenantNames("brief")
 
 
 @pytest.fixture(scope="module")
-def brief(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+def brief(new_plane: NewPlane) -> Plane:
     """A tenant whose leases last 6 s, and 14 s with renewals."""
-    workplace = new_workplace({"brief.yaml": BRIEF})
-    bring_up(workplace)
-    return Plane(workplace)
+    return new_plane({"brief.yaml": BRIEF})
 
 
 def works(lease: Lease) -> bool:
@@ -51,13 +47,13 @@ def test_a_lease_that_is_not_renewed_ends_with_its_sessions_and_its_login(brief:
     lease = brief.lease("brief", AccessLevel.OWNER)
     session = psycopg.connect(lease.connection_string)
     assert wait_until(lambda: not works(lease), 30)
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(psycopg.errors.AdminShutdown):
         session.execute("select 1")
     assert wait_until(lambda: not brief.rows("select from pg_roles where rolname = %s", lease.username), 30)
 
 
 def test_a_renewed_lease_lasts_longer_but_never_past_its_maximum(brief: Plane) -> None:
-    plane = LocalDataPlane(brief.workplace)
+    plane = LocalDataPlane(brief.local_env)
     client = LeaseClient(plane.client("brief", AccessLevel.OWNER, None))
     lease = client.issue(plane.binding("brief"), AccessLevel.OWNER)
     began = time.monotonic()
@@ -69,20 +65,20 @@ def test_a_renewed_lease_lasts_longer_but_never_past_its_maximum(brief: Plane) -
     assert client.renew(lease.lease_id, 600) <= 7
     assert wait_until(lambda: not works(lease), 30)
     assert time.monotonic() - began < 25
-    with pytest.raises(LeaseError, match="is no longer in force: take another"):
+    with pytest.raises(LeaseError, match="has ended: take another lease"):
         client.renew(lease.lease_id)
 
 
 def test_a_lease_cannot_be_renewed_by_another_tenants_people(plane: Plane) -> None:
     lease = plane.lease("beta-two", AccessLevel.OWNER)
-    vera = LeaseClient(LocalDataPlane(plane.workplace).client("alpha", AccessLevel.ANON, "vera"))
+    vera = LeaseClient(LocalDataPlane(plane.local_env).client("alpha", AccessLevel.ANON, "vera"))
     with pytest.raises(LeaseError, match="may not renew"):
         vera.renew(lease.lease_id)
 
 
 def test_leases_are_listed_with_their_times_and_without_credentials(plane: Plane) -> None:
     lease = plane.lease("alpha", AccessLevel.SERVICE_ROLE)
-    operator = LeaseClient(LocalDataPlane(plane.workplace).operator())
+    operator = LeaseClient(LocalDataPlane(plane.local_env).operator())
     found = {item.lease_id: item for item in operator.details(TenantNames("alpha"), AccessLevel.SERVICE_ROLE)}
     assert abs((found[lease.lease_id].expires_at - lease.expires_at).total_seconds()) < 10
     assert 500 < found[lease.lease_id].ttl_seconds <= 600
@@ -122,22 +118,23 @@ def supplied(plane: Plane, arguments: list[str], command: list[str]) -> "subproc
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from components.naming import AccessLevel\n"
-        "from connector.bindings import LocalDataPlane\n"
-        "from connector.supply import OnNewLease, run_supplied\n"
-        "from embedded.engines import EmbeddedEngine\n"
-        "from embedded.home import Home\n"
-        "from embedded.servers import Servers\n"
-        "from embedded.workplace import Workplace\n"
-        "home, root = Home(), Path(sys.argv[1])\n"
-        "plane = LocalDataPlane(Workplace(Servers(home), EmbeddedEngine(home, root), root))\n"
-        "sys.exit(run_supplied(sys.argv[3:], lambda: plane.client('brief', AccessLevel.OWNER, None),\n"
+        "from data_plane.model.naming import AccessLevel\n"
+        "from data_plane.connector.bindings import LocalDataPlane\n"
+        "from data_plane.connector.lease_runner import OnNewLease, run_with_lease\n"
+        "from data_plane.engine.engines import LocalRunner\n"
+        "from data_plane.state_dir import StateDir\n"
+        "from data_plane.local.servers import Servers\n"
+        "from data_plane.local.environment import LocalEnvironment\n"
+        "home, root = StateDir(), Path(sys.argv[1])\n"
+        "from data_plane.local.providers import PROVIDERS\n"
+        "plane = LocalDataPlane(LocalEnvironment(Servers(home), LocalRunner(home, PROVIDERS, root), root))\n"
+        "sys.exit(run_with_lease(sys.argv[3:], lambda: plane.client('brief', AccessLevel.OWNER, None),\n"
         "    plane.binding('brief'), AccessLevel.OWNER, OnNewLease(sys.argv[2]), lambda text: print(text, file=sys.stderr)))\n"
     )
-    home = plane.workplace.servers.home.path
+    home = plane.local_env.servers.home.path
     environment = {**os.environ, "DATA_PLANE_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "PGUSER": "nobody"}
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(plane.workplace.root), *arguments, *command],
+        [sys.executable, "-c", program, str(plane.local_env.root), *arguments, *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -185,14 +182,15 @@ def test_a_command_whose_lease_is_revoked_gets_another(brief: Plane, tmp_path: P
     assert wait_until(notes.exists, 30)
     first = notes.read_text(encoding="utf-8").split()[3]
     assert re.fullmatch(r"database/creds/proj_brief_owner/\w+", first)
-    LeaseClient(LocalDataPlane(brief.workplace).operator()).revoke(first)
+    LeaseClient(LocalDataPlane(brief.local_env).operator()).revoke(first)
     _, error = running.communicate(timeout=60)
     assert running.returncode == 7, error
-    assert len({line.split()[1] for line in notes.open(encoding="utf-8")}) == 2
+    # On a slow machine the second may end, too, and be replaced.
+    assert len({line.split()[1] for line in notes.open(encoding="utf-8")}) >= 2
 
 
 def test_a_command_that_does_not_exist_is_named_and_no_lease_is_left(brief: Plane) -> None:
-    operator = LeaseClient(LocalDataPlane(brief.workplace).operator())
+    operator = LeaseClient(LocalDataPlane(brief.local_env).operator())
     before = set(operator.live(NAMES, AccessLevel.OWNER))
     running = supplied(brief, ["nothing"], ["/no/such/command"])
     _, error = running.communicate(timeout=60)

@@ -4,10 +4,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +16,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from components.naming import AccessLevel, TenantNames
-from connector.audit import LOG_VARIABLE
-from connector.bindings import LocalDataPlane
-from connector.errors import LeaseError, MigrationError
-from connector.migrations import Boundary, Limits, Migrator, State, migration_files, seed_files
-from connector.migrations.session import owner_session
-from embedded.home import CHECKOUT
-from embedded.processes import wait_until
-from embedded.workplace import Workplace
-from tests.conftest import Plane, bring_up
+from data_plane.connector.audit import LOG_VARIABLE
+from data_plane.connector.bindings import LocalDataPlane
+from data_plane.connector.migrations import Limits, Migrator, Rule, State, migration_files, seed_files
+from data_plane.connector.migrations.session import owner_session
+from data_plane.errors import LeaseError, MigrationError, MigrationRefusedError
+from data_plane.local.processes import wait_until
+from data_plane.model.naming import AccessLevel, TenantNames
+from data_plane.state_dir import CHECKOUT
+from tests.conftest import NewLocalEnv, NewPlane, Plane, bring_up
 
 SHOP = """\
 slug: shop
@@ -38,14 +36,13 @@ limits: {lease_ttl: 8s, lease_max_ttl: 10m}
 """
 RIVAL = "slug: rival\ndisplay_name: Rival\ncell: cell-1\nowners: [rita]\n"
 NAMES = TenantNames("shop")
+HISTORY = '"proj_shop$migrations".schema_migrations'
 
 
 @pytest.fixture(scope="module")
-def shop(new_workplace: Callable[[dict[str, str]], Workplace]) -> Plane:
+def shop(new_plane: NewPlane) -> Plane:
     """The tenants shop, whose leases last 8 s, and rival."""
-    workplace = new_workplace({"shop.yaml": SHOP, "rival.yaml": RIVAL})
-    bring_up(workplace)
-    return Plane(workplace)
+    return new_plane({"shop.yaml": SHOP, "rival.yaml": RIVAL})
 
 
 class Repository:
@@ -62,7 +59,7 @@ class Repository:
 
     @contextmanager
     def migrator(self, limits: Limits | None = None, **how: Any) -> Iterator[Migrator]:
-        data_plane = LocalDataPlane(self.plane.workplace)
+        data_plane = LocalDataPlane(self.plane.local_env)
         client = data_plane.client("shop", AccessLevel.OWNER, None)
         with owner_session(client, data_plane.binding("shop")) as connection:
             yield Migrator(connection, NAMES, limits, **how)
@@ -83,6 +80,7 @@ class Repository:
 @pytest.fixture
 def repository(shop: Plane, tmp_path: Path) -> Repository:
     with shop.admin() as admin:
+        admin.execute('drop schema if exists "proj_shop$migrations" cascade')
         names = admin.execute(
             "select c.relkind = 'v', c.relname from pg_class c"
             " where c.relnamespace = 'proj_shop'::regnamespace and relkind in ('r', 'v', 'p')"
@@ -111,9 +109,7 @@ def test_files_run_in_the_order_of_their_names_and_are_written_down(repository: 
     assert repository.up() == ["0003"]
     assert repository.up() == []
     assert repository.rows("select what from proj_shop.log order by id") == [("a",), ("b",), ("c",)]
-    assert repository.rows("select version, name, statements, adapted from proj_shop.supabase_migrations order by 1")[
-        1
-    ] == (
+    assert repository.rows(f"select version, name, statements, adapted from {HISTORY} order by 1")[1] == (
         "0002",
         "more",
         ["insert into log (what) values ('a')", "insert into log (what) values ('b')"],
@@ -121,7 +117,7 @@ def test_files_run_in_the_order_of_their_names_and_are_written_down(repository: 
     )
     owners = repository.rows("select distinct tableowner from pg_tables where schemaname = 'proj_shop'")
     assert owners == [("proj_shop_owner",)]
-    ((by,),) = repository.rows("select distinct by from proj_shop.supabase_migrations where version <> '0003'")
+    ((by,),) = repository.rows(f"select distinct by from {HISTORY} where version <> '0003'")
     assert by.startswith("lease_proj_shop_owner_")
 
 
@@ -135,12 +131,11 @@ def test_a_file_that_fails_leaves_nothing_and_those_before_it_stay(repository: R
         repository.up()
     assert str(caught.value).splitlines() == [
         f'{repository.supabase}/migrations/2_bad.sql:4: invalid input syntax for type integer: "x"',
-        "The file was rolled back. Mend it and run the same command again.",
+        "The file was rolled back. Correct it and run the same command again.",
     ]
     assert repository.history() == {"1": State.APPLIED}
     assert repository.rows("select tablename from pg_tables where schemaname = 'proj_shop' order by 1") == [
         ("good",),
-        ("supabase_migrations",),
     ]
     repository.write(_2_bad="create table half (a int);")
     assert repository.up() == ["2", "3"]
@@ -191,28 +186,29 @@ end $$;
 def test_a_file_written_for_a_supabase_of_its_own_is_refused_as_it_is(repository: Repository) -> None:
     repository.write(_1_a=ORDINARY)
     with pytest.raises(
-        MigrationError, match=r"or run with --adapt\n    1_a\.sql:3 public\.mood\n    1_a\.sql:4 public\.notes"
+        MigrationError, match=r"or run without --as-is\n    1_a\.sql:3 public\.mood\n    1_a\.sql:4 public\.notes"
     ):
-        repository.up()
+        repository.up(rewrite=False)
 
 
 def test_adapted_it_works_as_it_would_there(repository: Repository) -> None:
     with repository.plane.admin() as admin:
         admin.execute("drop type if exists proj_rival.level; create type proj_rival.level as enum ('theirs')")
     repository.write(_1_a=ORDINARY)
-    assert repository.up(adapt=True) == ["1"]
-    assert repository.rows("select adapted from proj_shop.supabase_migrations") == [(True,)]
+    assert repository.up() == ["1"]
+    assert repository.rows(f"select adapted from {HISTORY}") == [(True,)]
     # The guard asked for its own schema: the rival's type of that name did not count.
     assert repository.rows("select to_regtype('proj_shop.level')::text") == [("proj_shop.level",)]
     claims = {"role": "proj_shop_authenticated", "sub": "6f1c8a52-0000-4000-8000-000000000001"}
     with repository.plane.admin() as admin:
-        admin.execute("set local role proj_shop_authenticated")
-        admin.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+        request = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
+        admin.execute(request, [claims["role"], json.dumps(claims)])
         admin.execute("insert into proj_shop.notes (body) values ('mine')")
         admin.execute("insert into proj_shop.notes (body) values ('mine too')")
         assert admin.execute("select count(*) from proj_shop.notes").fetchall() == [(2,)]
         claims["sub"] = "6f1c8a52-0000-4000-8000-000000000002"
-        admin.execute("select set_config('request.jwt.claims', %s, true)", [json.dumps(claims)])
+        admin.execute("reset role")
+        admin.execute(request, [claims["role"], json.dumps(claims)])
         assert admin.execute("select count(*) from proj_shop.notes").fetchall() == [(0,)]
         assert admin.execute("select proj_shop.count_notes()").fetchall() == [(2,)]
     # `grant all` would have had TRUNCATE in it, which passes row-level security by.
@@ -223,28 +219,22 @@ def test_adapted_it_works_as_it_would_there(repository: Repository) -> None:
     assert [right for (right,) in rights] == ["DELETE", "INSERT", "SELECT", "UPDATE"]
 
 
-def test_a_table_of_a_project_may_refer_to_the_users_of_auth(repository: Repository) -> None:
-    repository.write(_1_a="create table profiles (id uuid primary key references auth.users on delete cascade);")
+def test_a_foreign_key_to_auths_users_is_one_to_the_projects_own(repository: Repository) -> None:
+    repository.write(
+        _1_a="create table profiles (\n    id uuid primary key\n    references auth.users on delete cascade\n);"
+    )
     assert repository.up() == ["1"]
-    with repository.plane.admin() as admin:
-        admin.execute("set local role supabase_auth_admin")
-        admin.execute("insert into auth.users (id) values ('6f1c8a52-0000-4000-8000-00000000000a')")
-        admin.execute("set local role proj_shop_service_role")
-        admin.execute("insert into proj_shop.profiles values ('6f1c8a52-0000-4000-8000-00000000000a')")
-        admin.execute("set local role supabase_auth_admin")
-        admin.execute("delete from auth.users")
-        admin.execute("set local role proj_shop_service_role")
-        assert admin.execute("select count(*) from proj_shop.profiles").fetchall() == [(0,)]
+    assert repository.rows(
+        "select confrelid::regclass::text from pg_constraint where conrelid = 'proj_shop.profiles'::regclass and contype = 'f'"
+    ) == [('"proj_shop$auth".users',)]
 
 
 def test_what_is_left_out_is_chosen_by_name(repository: Repository) -> None:
-    text = "create table public.t ();\ncreate trigger new_user after insert on auth.users execute function f();"
+    text = "create table public.t ();\ncreate trigger new_session after insert on auth.sessions execute function f();"
     repository.write(_1_a=text)
-    with pytest.raises(
-        MigrationError, match=r"auth: projects may refer to auth\.users \(id\).*\n    1_a\.sql:2 auth\.users"
-    ):
-        repository.up(adapt=True)
-    assert repository.up(adapt=True, leave_out=frozenset({Boundary.AUTH})) == ["1"]
+    with pytest.raises(MigrationError, match=r"auth: a project reads, references .*\n    1_a\.sql:2 auth\.sessions"):
+        repository.up()
+    assert repository.up(leave_out=frozenset({Rule.AUTH})) == ["1"]
 
 
 def test_an_index_is_built_concurrently_outside_of_a_transaction(repository: Repository) -> None:
@@ -256,7 +246,7 @@ def test_an_index_is_built_concurrently_outside_of_a_transaction(repository: Rep
 def test_a_file_without_a_transaction_goes_on_where_it_failed(repository: Repository) -> None:
     text = "-- dataplane: no-transaction\ninsert into t values (1);\ninsert into t values ('x');\ninsert into t values (3);"
     repository.write(_1_a="create table t (a int);", _2_b=text)
-    with pytest.raises(MigrationError, match=r"2_b\.sql:3: .*\nThe statements before it have run\. Mend it and run"):
+    with pytest.raises(MigrationError, match=r"2_b\.sql:3: .*\nThe statements before it have run\. Correct it and run"):
         repository.up()
     assert repository.history() == {"1": State.APPLIED, "2": State.STARTED}
     repository.write(_2_b=text.replace("(1)", "(7)"))
@@ -268,12 +258,36 @@ def test_a_file_without_a_transaction_goes_on_where_it_failed(repository: Reposi
     assert repository.history() == {"1": State.APPLIED, "2": State.APPLIED}
 
 
+def test_a_file_with_commits_that_it_needs_goes_on_after_the_last_one(repository: Repository) -> None:
+    text = """\
+begin;
+alter type mood add value 'calm';
+insert into t values ('sad');
+commit;
+begin;
+insert into t values ('calm');
+insert into t values ('wild');
+commit;
+"""
+    repository.write(_1_a="create type mood as enum ('sad'); create table t (m mood);", _2_b=text)
+    with pytest.raises(
+        MigrationError, match=r"2_b\.sql:7: .*\nIt was rolled back to its last commit\. Correct it and run"
+    ):
+        repository.up()
+    assert repository.history() == {"1": State.APPLIED, "2": State.STARTED}
+    assert repository.rows("select m::text from proj_shop.t order by 1") == [("sad",)]
+    repository.write(_2_b=text.replace("wild", "calm"))
+    assert repository.up() == ["2"]
+    assert repository.rows("select m::text from proj_shop.t order by 1") == [("calm",), ("calm",), ("sad",)]
+    assert repository.history() == {"1": State.APPLIED, "2": State.APPLIED}
+
+
 def test_files_and_history_that_diverge_are_refused_with_the_way_out(repository: Repository) -> None:
     repository.write(_1_a="create table a ();", _3_c="create table c ();")
     repository.up()
     repository.write(_1_a="create table a (); -- later")
     with pytest.raises(
-        MigrationError, match=r"changed since they were applied: 1_a\.sql\. .*`migrate repair --applied 1`"
+        MigrationError, match=r"changed since they were applied: 1_a\.sql\. .*`dataplane migration repair --applied 1`"
     ):
         repository.up()
     with repository.migrator() as migrator:
@@ -288,7 +302,9 @@ def test_files_and_history_that_diverge_are_refused_with_the_way_out(repository:
     assert repository.up(include_all=True) == ["2"]
 
     (repository.supabase / "migrations" / "2_b.sql").unlink()
-    with pytest.raises(MigrationError, match=r"migrations without a file: 2\..*`migrate repair --reverted 2`"):
+    with pytest.raises(
+        MigrationError, match=r"migrations without a file: 2\..*`dataplane migration repair --reverted 2`"
+    ):
         repository.up()
     with repository.migrator() as migrator:
         migrator.repair(migration_files(repository.supabase), ["2"], applied=False)
@@ -314,6 +330,40 @@ def test_what_a_file_sets_for_its_session_is_not_the_next_ones(repository: Repos
     )
     repository.up()
     assert repository.rows("select timeout from proj_shop.here") == [("10min",)]
+
+
+def test_what_a_shared_session_cannot_have_is_named_with_its_line_before_anything_runs(repository: Repository) -> None:
+    repository.write(
+        _1_a="create table t (a int);",
+        _2_b="""
+create function empty(name text) returns void language plpgsql as $$
+declare
+    n bigint;
+begin
+    execute format('delete from %I', name);
+end
+$$;
+""",
+    )
+    with pytest.raises(MigrationRefusedError, match="session: other projects' requests") as caught:
+        repository.up()
+    assert "2_b.sql:6 execute in function empty" in str(caught.value)
+    assert "api: dedicated" in str(caught.value)
+    assert repository.history() == {}
+
+
+def test_the_database_judges_as_the_check_before_does(repository: Repository) -> None:
+    text = "create function f() returns void language plpgsql as $$begin\nreset all; end$$"
+    lease = repository.plane.lease("shop", AccessLevel.OWNER).connection_string
+    with psycopg.connect(lease) as owner, pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+        owner.execute(text.encode())
+    assert "line 2 of its text: reset" in str(caught.value)
+    repository.write(_1_a=text + ";")
+    with pytest.raises(MigrationRefusedError, match=r"1_a\.sql:2 reset in function f"):
+        repository.up()
+    # A function that only reads is let in by both.
+    repository.write(_1_a=text.replace("plpgsql as", "plpgsql stable as") + ";")
+    assert repository.up() == ["1"]
 
 
 def test_two_runs_at_once_take_turns(repository: Repository) -> None:
@@ -346,7 +396,7 @@ def test_another_tenant_cannot_hold_a_run_up(repository: Repository) -> None:
     repository.up()
     rival = repository.plane.lease("rival", AccessLevel.OWNER)
     with psycopg.connect(rival.connection_string) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        session.execute("lock table proj_shop.supabase_migrations")
+        session.execute(f"lock table {HISTORY}".encode())
 
 
 def test_a_table_in_use_is_not_waited_for_while_others_wait_behind(repository: Repository) -> None:
@@ -387,11 +437,11 @@ def test_the_history_is_nothing_for_the_api(repository: Repository) -> None:
     for level in (AccessLevel.ANON, AccessLevel.AUTHENTICATED, AccessLevel.SERVICE_ROLE):
         lease = repository.plane.lease("shop", level, "olga")
         with psycopg.connect(lease.connection_string) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            session.execute("select * from supabase_migrations")
+            session.execute(f"select * from {HISTORY}".encode())
 
 
 def test_who_may_not_be_owner_may_not_migrate(repository: Repository) -> None:
-    data_plane = LocalDataPlane(repository.plane.workplace)
+    data_plane = LocalDataPlane(repository.plane.local_env)
     client = data_plane.client("shop", AccessLevel.OWNER, "vera")
     with (
         pytest.raises(LeaseError, match="you may not use shop as owner"),
@@ -405,12 +455,14 @@ def test_seeds_run_with_the_same_walls(repository: Repository) -> None:
     repository.up()
     seed = repository.supabase / "seed.sql"
     seed.write_text("insert into public.t values (1) on conflict do nothing;\n")
-    with repository.migrator(adapt=True) as migrator:
+    with repository.migrator() as migrator:
         migrator.seed(seed_files(repository.supabase))
         migrator.seed(seed_files(repository.supabase))
         seed.write_text("insert into t values (2);\ninsert into auth.users (id) values (gen_random_uuid());\n")
-        with pytest.raises(MigrationError, match=r"nothing was run:\n  auth: .*\n    seed\.sql:2 auth\.users"):
-            migrator.seed(seed_files(repository.supabase))
+        with pytest.raises(
+            MigrationError, match=r"nothing was run:\n  auth: .*\n    seed\.sql:2 insert into auth\.users"
+        ):
+            migrator.seed(seed_files(repository.supabase), again=True)
     assert repository.rows("select a from proj_shop.t") == [(1,)]
 
 
@@ -421,7 +473,7 @@ def test_postgresql_restarted_in_the_middle_loses_nothing_but_the_file_under_way
     repository.write(
         _1_a="create table a ();", _2_b="create table b (); select pg_sleep(20);", _3_c="create table c ();"
     )
-    postgres = repository.plane.workplace.servers.postgres
+    postgres = repository.plane.local_env.servers.postgres
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -448,7 +500,7 @@ def test_postgresql_restarted_in_the_middle_loses_nothing_but_the_file_under_way
 
 def test_postgresql_that_is_down_is_told_before_anything_runs(repository: Repository) -> None:
     repository.write(_1_a="create table a ();")
-    postgres = repository.plane.workplace.servers.postgres
+    postgres = repository.plane.local_env.servers.postgres
     postgres.stop()
     try:
         with pytest.raises((LeaseError, MigrationError), match="shop"):
@@ -460,7 +512,7 @@ def test_postgresql_that_is_down_is_told_before_anything_runs(repository: Reposi
 
 def test_openbao_sealed_in_the_middle_does_not_end_a_run(repository: Repository) -> None:
     repository.write(_1_a="create table a (); select pg_sleep(5);")
-    openbao = repository.plane.workplace.servers.openbao
+    openbao = repository.plane.local_env.servers.openbao
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(repository.up)
         assert wait_until(
@@ -484,12 +536,11 @@ class Command:
 
     def __init__(self, repository: Repository, log: Path) -> None:
         self._folder = repository.supabase.parent
-        home = repository.plane.workplace.servers.home.path
+        home = repository.plane.local_env.servers.home.path
         self.environment = {
             **os.environ,
             "DATA_PLANE_HOME": str(home),
-            "DATA_PLANE_ENGINE": "embedded",
-            "PYTHONPATH": str(CHECKOUT),
+            "DATA_PLANE_ENGINE": "local",
             "COLUMNS": "200",
             LOG_VARIABLE: str(log),
         }
@@ -497,10 +548,8 @@ class Command:
 
     def arguments(self, *arguments: str) -> list[str]:
         return [
-            sys.executable,
-            "-m",
-            "connector",
-            "migrate",
+            str(CHECKOUT / "dataplane"),
+            "migration",
             arguments[0],
             "-p",
             "shop",
@@ -517,15 +566,20 @@ class Command:
         assert "Traceback" not in done.stderr
         return done
 
-    def started(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            self.arguments(*arguments),
-            cwd=self._folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    def started(self, *arguments: str, sigint: signal.Handlers = signal.SIG_DFL) -> "subprocess.Popen[str]":
+        """Started with SIGINT as a terminal's job has it, or as a shell's background job has it: ignored."""
+        before = signal.signal(signal.SIGINT, sigint)  # a child gets what its parent has
+        try:
+            return subprocess.Popen(
+                self.arguments(*arguments),
+                cwd=self._folder,
+                env=self.environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -535,21 +589,26 @@ def migrate(repository: Repository, tmp_path: Path) -> Command:
 
 def test_a_dry_run_shows_the_rewrite_and_changes_nothing(repository: Repository, migrate: Command) -> None:
     repository.write(_1_a="create table public.t (a int);\ncreate schema if not exists public;\n")
-    shown = migrate("up", "--adapt", "--dry-run").stdout
+    ran = migrate("up", "--dry-run")
+    shown = ran.stdout
+    assert "adapted: public 1, there already 1" in ran.stderr
     assert "-create table public.t (a int);" in shown
     assert "+create table proj_shop.t (a int);" in shown
     assert "+-- left out: the project's schema is there" in shown
-    assert "1 migrations would be applied; 0 are" in shown
+    assert "1 migration would be applied; 0 are" in shown
     assert repository.rows("select from pg_tables where schemaname = 'proj_shop'") == []
-    assert "nothing was run:" in migrate("up", "--dry-run", code=1).stderr
+    assert "nothing was run:" in migrate("up", "--as-is", "--dry-run", code=1).stderr
 
 
 def test_the_command_migrates_tells_the_state_and_keeps_an_audit_log(
     repository: Repository, migrate: Command, tmp_path: Path
 ) -> None:
-    repository.write(_1_a="create table t (a int);")
+    repository.write(_1_a="create table t (a int);\ncreate view v as select a from t;")
     done = migrate("up")
-    assert "1 migrations applied to proj_shop; 0 were before" in done.stdout
+    assert "1 migration applied to proj_shop; 0 were before" in done.stdout
+    shown = "view proj_shop.v shows all rows of proj_shop.t, past row-level security, to proj_shop_anon, "
+    assert done.stderr.count(shown) == 1
+    assert "alter view proj_shop.v set (security_invoker = true), or revoke select on proj_shop.v from" in done.stderr
     assert "Without a policy, so only owner and service role see rows: t" in done.stderr
     repository.write(_2_b="create table u ();")
     states = {row["version"]: row["state"] for row in json.loads(migrate("status", "--json").stdout)}
@@ -584,19 +643,31 @@ def test_a_killed_run_leaves_a_state_from_which_the_same_command_goes_on(
     gone = "select from pg_stat_activity where usename ~ '^lease_proj_shop_owner'"
     assert wait_until(lambda: not repository.rows(gone), 40)
     repository.write(_2_b="create table b ();")
-    assert "1 migrations applied to proj_shop; 1 were before" in migrate("up").stdout
+    assert "1 migration applied to proj_shop; 1 were before" in migrate("up").stdout
 
 
-def test_an_interrupted_run_cancels_its_statement(repository: Repository, migrate: Command) -> None:
+@pytest.mark.parametrize(
+    ("sent", "sigint", "code"),
+    [
+        (signal.SIGINT, signal.SIG_DFL, 128 + signal.SIGINT),
+        (signal.SIGTERM, signal.SIG_DFL, 128 + signal.SIGTERM),
+        (signal.SIGTERM, signal.SIG_IGN, 128 + signal.SIGTERM),
+    ],
+    ids=["Ctrl-C", "terminated", "terminated in the background"],
+)
+def test_an_interrupted_run_cancels_its_statement(
+    repository: Repository, migrate: Command, sent: signal.Signals, sigint: signal.Handlers, code: int
+) -> None:
     repository.write(_1_a="create table a (); select pg_sleep(60);")
-    process = migrate.started("up")
+    process = migrate.started("up", sigint=sigint)
     sleeping = "select from pg_stat_activity where query ~ '^select pg_sleep' and state = 'active'"
     assert wait_until(lambda: bool(repository.rows(sleeping)), 30)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, said = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == code
     assert "interrupted; the same command can be run again" in said
     assert not repository.rows(sleeping)
+    assert not repository.rows("select from pg_roles where rolname ~ '^lease_proj_shop_owner'")
     assert repository.history() == {}
 
 
@@ -608,19 +679,19 @@ def test_a_migration_with_a_secret_in_it_is_not_printed(repository: Repository, 
 
 
 def test_an_extension_of_the_central_stack_can_be_used_and_none_made(
-    new_workplace: Callable[[dict[str, str]], Workplace], tmp_path: Path
+    new_local_env: NewLocalEnv, tmp_path: Path
 ) -> None:
-    workplace = new_workplace({"shop.yaml": SHOP})
-    settings = workplace.root / "stacks" / "Pulumi.local-central.yaml"
-    with workplace.servers.postgres.connect() as admin:
+    local_env = new_local_env({"shop.yaml": SHOP})
+    settings = local_env.root / "stacks" / "Pulumi.local-central.yaml"
+    with local_env.servers.postgres.connect() as admin:
         found = admin.execute("select name from pg_available_extensions where name in ('vector', 'hstore')").fetchall()
     assert found, "this PostgreSQL has none of the extensions that the test knows"
     ((extension,), *_) = found
     settings.write_text(settings.read_text() + f"  supabase-data-plane:extensions: [{extension}]\n")
-    bring_up(workplace)
-    first, second = bring_up(workplace), bring_up(workplace)
+    bring_up(local_env)
+    first, second = bring_up(local_env), bring_up(local_env)
     assert [run.updated for run in (*first, *second)] == [0] * len([*first, *second])
-    repository = Repository(Plane(workplace), tmp_path)
+    repository = Repository(Plane(local_env), tmp_path)
     value = "'[1,2]'" if extension == "vector" else "'a=>1'"
     repository.write(
         _1_a=f"create extension if not exists {extension} with schema extensions;\n"

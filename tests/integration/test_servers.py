@@ -2,26 +2,29 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from embedded import home as home_module
-from embedded.errors import EmbeddedError, ServerError
-from embedded.home import Home
-from embedded.openbao import EmbeddedOpenBao
-from embedded.postgres import EmbeddedPostgres
-from embedded.processes import is_free
-from embedded.servers import Servers
+from components.central.files import platform_sql
+from data_plane import state_dir as home_module
+from data_plane.errors import DataPlaneError, ServerError, StateDirError
+from data_plane.local.openbao import LocalOpenBao
+from data_plane.local.postgres import LocalPostgres
+from data_plane.local.processes import is_free, wait_until
+from data_plane.local.servers import Servers
+from data_plane.state_dir import StateDir
 
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[Servers]:
-    made = Servers(Home(tmp_path / "home"))
+    made = Servers(StateDir(tmp_path / "home"))
     yield made
     if made.home.path.is_dir():
         made.stop()
@@ -31,7 +34,7 @@ def test_data_and_addresses_survive_a_restart(servers: Servers) -> None:
     servers.start()
     before = [item.address for item in servers.status()]
     with servers.postgres.connect() as admin:
-        admin.execute("create table kept as select 1 as a")
+        admin.execute("create table public.kept as select 1 as a")
     servers.openbao.client().write_data(
         "sys/policies/acl/kept", data={"policy": 'path "x" { capabilities = ["deny"] }'}
     )
@@ -39,16 +42,32 @@ def test_data_and_addresses_survive_a_restart(servers: Servers) -> None:
     servers.start()
     assert servers.home.read_json("openbao.json")["pid"] == pids, "started twice"
     servers.stop()
-    assert [item.running for item in servers.status()] == [False, False]
+    assert not any(item.running for item in servers.status())
     servers.stop()
     servers.start()
     assert [item.address for item in servers.status()] == before
     with servers.postgres.connect() as admin:
-        assert admin.execute("select a from kept").fetchone() == (1,)
+        assert admin.execute("select a from public.kept").fetchone() == (1,)
     assert servers.openbao.client().read("sys/policies/acl/kept") is not None
     assert not servers.openbao.sealed
     servers.reset()
     assert not servers.home.path.exists()
+
+
+def test_the_usual_extensions_stand_in_the_schema_extensions(servers: Servers) -> None:
+    servers.start()
+    usual = servers.postgres.programs.usual_extensions
+    assert usual, "this PostgreSQL has none of the extensions that projects use"
+    servers.start()  # finds them there
+    with servers.postgres.connect() as admin:
+        found = admin.execute("select extname, extnamespace::regnamespace::text from pg_extension").fetchall()
+        assert set(found) == {("plpgsql", "pg_catalog"), *((name, "extensions") for name in usual)}
+        if "uuid-ossp" in usual:
+            assert admin.execute("select extensions.uuid_generate_v4() is not null").fetchone() == (True,)
+        if "pgcrypto" in usual:
+            assert admin.execute("select length(extensions.crypt('a', extensions.gen_salt('bf', 4)))").fetchone() == (
+                60,
+            )
 
 
 def test_servers_listen_on_loopback_only(servers: Servers) -> None:
@@ -60,6 +79,37 @@ def test_servers_listen_on_loopback_only(servers: Servers) -> None:
         wanted = f":{port:04X} "
         addresses = {line.split()[1] for line in listening.splitlines()[1:] if line.split()[1].endswith(wanted.strip())}
         assert addresses == {f"0100007F:{port:04X}"}
+
+
+def test_the_relay_runs_with_the_servers_and_ends_with_them(servers: Servers) -> None:
+    servers.start()
+    pid = servers.relay.pid
+    assert pid is not None
+    assert _processes_with(f"RELAY_FOLDER={servers.home.path}")
+    servers.start()
+    assert servers.relay.pid == pid, "started twice"
+    with servers.postgres.connect() as admin:
+        admin.execute(platform_sql().encode())
+    done = servers.home.path / "relay" / "done"
+    began = done.stat().st_mtime_ns
+    assert wait_until(lambda: done.stat().st_mtime_ns > began, 15), "the database answers once it has the platform"
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: servers.relay.pid is None, 5)
+    servers.start()
+    servers.stop()
+    assert servers.relay.pid is None
+    log = (servers.home.path / "relay.log").read_text(encoding="utf-8")
+    assert servers.postgres.admin_password not in log
+    assert wait_until(lambda: not _processes_with(f"RELAY_FOLDER={servers.home.path}"), 5), "of what they began, too"
+
+
+def _processes_with(variable: str) -> list[str]:
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable.encode() in environment.read_bytes():
+                found.append(environment.parent.name)
+    return found
 
 
 def test_a_taken_port_is_named_with_the_way_out(servers: Servers) -> None:
@@ -91,12 +141,12 @@ def test_a_full_disk_is_named_before_anything_is_written(servers: Servers, monke
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ServerError, match=r"cannot be used: .*DATA_PLANE_HOME"):
-        Servers(Home(tmp_path / "file" / "home")).start()
+    with pytest.raises(StateDirError, match=r"cannot be used: .*DATA_PLANE_HOME"):
+        Servers(StateDir(tmp_path / "file" / "home")).start()
 
 
 def test_another_version_of_postgresql_is_refused_with_both_named(tmp_path: Path) -> None:
-    server = EmbeddedPostgres(Home(tmp_path / "home"))
+    server = LocalPostgres(StateDir(tmp_path / "home"))
     server.home.prepare()
     server.data.mkdir()
     (server.data / "PG_VERSION").write_text("9\n", encoding="utf-8")
@@ -132,16 +182,16 @@ def test_lost_keys_are_said_to_be_lost(servers: Servers) -> None:
 def test_a_damaged_file_is_named(servers: Servers) -> None:
     servers.home.prepare()
     (servers.home.path / "ports.json").write_text("{", encoding="utf-8")
-    with pytest.raises(EmbeddedError, match=r"ports\.json is damaged"):
+    with pytest.raises(DataPlaneError, match=r"ports\.json is damaged"):
         servers.start()
 
 
 def test_openbao_that_is_not_running_says_how_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="never started: run `dataplane up`"):
-        _ = EmbeddedOpenBao(Home(tmp_path)).address
+        _ = LocalOpenBao(StateDir(tmp_path)).address
     (tmp_path / "openbao").mkdir()
-    with pytest.raises(ServerError, match="not running: run `dataplane servers start`"):
-        _ = EmbeddedOpenBao(Home(tmp_path)).address
+    with pytest.raises(ServerError, match="not running: run `dataplane local start`"):
+        _ = LocalOpenBao(StateDir(tmp_path)).address
 
 
 def test_openbao_is_no_development_server(servers: Servers) -> None:
@@ -155,9 +205,9 @@ def test_openbao_is_no_development_server(servers: Servers) -> None:
 
 def test_a_second_process_waits_for_the_first(servers: Servers) -> None:
     """Two `start`s at once end with one pair of servers."""
-    code = "from embedded.home import Home; from embedded.servers import Servers; import sys; "
-    code += f"Servers(Home(__import__('pathlib').Path({str(servers.home.path)!r}))).start()"
-    root = Path(home_module.__file__).parent.parent
+    code = "from data_plane.state_dir import StateDir; from data_plane.local.servers import Servers; import sys; "
+    code += f"Servers(StateDir(__import__('pathlib').Path({str(servers.home.path)!r}))).start()"
+    root = Path(home_module.__file__).parents[1]
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=root) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
-    assert [item.running for item in servers.status()] == [True, True]
+    assert [item.running for item in servers.status()[:2]] == [True, True]

@@ -14,12 +14,12 @@ from joserfc.jwk import ECKey, KeySet, OctKey, OKPKey, RSAKey
 from psycopg.errors import InsufficientPrivilege, InvalidParameterValue
 
 from components.central.verifying_keys import VerifyingKeysError, _Provider, served_keys
-from components.naming import AccessLevel
-from embedded.postgres import EmbeddedPostgres
-from embedded.servers import ADMIN_USER, LOOPBACK
-from tests.conftest import ALPHA, Plane, bring_up
-from tests.integration.platform_database import add_tenants, apply_platform, connect, run, running
-from tests.integration.test_platform_sql import binaries
+from data_plane.local.postgres import LocalPostgres
+from data_plane.local.servers import ADMIN_USER, LOOPBACK
+from data_plane.model.naming import AccessLevel
+from tests.conftest import ALPHA, NewPlane, Plane, bring_up
+from tests.support.platform_database import API_LOGIN, add_tenants, apply_platform, connect, run, running
+from tests.support.postgresqls import binaries
 
 REALTIME_TABLE = """
     create schema if not exists _realtime;
@@ -29,10 +29,8 @@ REALTIME_TABLE = """
 
 
 @pytest.fixture(scope="module", params=sorted(binaries()))
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with running(tmp_path_factory.mktemp("pg"), binaries()[request.param]) as server:
-        apply_platform(server)
-        add_tenants(server)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
+    with running(tmp_path_factory.mktemp("pg"), binaries()[request.param], apply_platform, add_tenants) as server:
         yield server
 
 
@@ -54,14 +52,14 @@ def okp(**changes: object) -> dict[str, Any]:
     return public(OKPKey.generate_key("Ed25519", {"kid": "o", "alg": "EdDSA"}), **changes)
 
 
-def publish(database: EmbeddedPostgres, document: object) -> bool:
+def publish(database: LocalPostgres, document: object) -> bool:
     with connect(database, "data_plane_keys") as publisher:
         row = publisher.execute("select data_plane.publish_keys(%s::jsonb)", [json.dumps(document)]).fetchone()
     assert row is not None
     return bool(row[0])
 
 
-def postgrest_settings(database: EmbeddedPostgres) -> dict[str, str]:
+def postgrest_settings(database: LocalPostgres) -> dict[str, str]:
     """What PostgREST reads at its start and at `reload config`: its own query, as the authenticator, read only."""
     names = ["pgrst.jwt_secret", "pgrst.db_schemas", "pgrst.jwt_aud"]
     with connect(database, "authenticator") as session:
@@ -76,12 +74,12 @@ def postgrest_settings(database: EmbeddedPostgres) -> dict[str, str]:
 # What may be published
 
 
-def test_without_keys_postgrest_keeps_its_own_secret(database: EmbeddedPostgres) -> None:
+def test_without_keys_postgrest_keeps_its_own_secret(database: LocalPostgres) -> None:
     run(database, "delete from data_plane.verifying_keys")
-    assert postgrest_settings(database) == {"db_schemas": "public,data_plane_api"}
+    assert postgrest_settings(database) == {"db_schemas": "public,storage,data_plane_api"}
 
 
-def test_public_keys_are_published_and_say_whether_anything_changed(database: EmbeddedPostgres) -> None:
+def test_public_keys_are_published_and_say_whether_anything_changed(database: LocalPostgres) -> None:
     keys = [ec("b"), ec("a", key_ops=["verify"], x5c=["…"]), rsa(), okp()]
     assert publish(database, {"keys": keys}) is True
     assert publish(database, {"keys": list(reversed(keys))}) is False, "the order is nobody's business"
@@ -113,7 +111,7 @@ PRIVATE_RSA = RSAKey.generate_key(2048, {"kid": "p", "alg": "RS256"}).as_dict(pr
         {"keys": [ec(str(number)) for number in range(101)]},
     ],
 )  # fmt: skip
-def test_anything_else_is_refused_and_changes_nothing(database: EmbeddedPostgres, document: object) -> None:
+def test_anything_else_is_refused_and_changes_nothing(database: LocalPostgres, document: object) -> None:
     publish(database, {"keys": [ec("before")]})
     before = run(database, "select jwks, published_at from data_plane.verifying_keys")
     with pytest.raises(InvalidParameterValue):
@@ -122,7 +120,7 @@ def test_anything_else_is_refused_and_changes_nothing(database: EmbeddedPostgres
 
 
 @pytest.mark.parametrize("login", ["authenticator", "supabase_auth_admin", "pgbouncer", "openbao_lease_issuer"])
-def test_only_who_is_meant_to_publishes(database: EmbeddedPostgres, login: str) -> None:
+def test_only_who_is_meant_to_publishes(database: LocalPostgres, login: str) -> None:
     for statement in (
         "select data_plane.publish_keys('{}')",
         "delete from data_plane.verifying_keys",
@@ -137,7 +135,7 @@ def test_only_who_is_meant_to_publishes(database: EmbeddedPostgres, login: str) 
 # Who hears of it
 
 
-def test_postgrest_is_told_once_something_changed(database: EmbeddedPostgres) -> None:
+def test_postgrest_is_told_once_something_changed(database: LocalPostgres) -> None:
     with connect(database, "authenticator") as listener:
         listener.autocommit = True
         listener.execute("listen pgrst")
@@ -148,7 +146,7 @@ def test_postgrest_is_told_once_something_changed(database: EmbeddedPostgres) ->
         assert list(listener.notifies(timeout=0.3)) == []
 
 
-def test_realtime_has_the_keys_whenever_its_table_comes_and_whatever_it_writes(database: EmbeddedPostgres) -> None:
+def test_realtime_has_the_keys_whenever_its_table_comes_and_whatever_it_writes(database: LocalPostgres) -> None:
     def known() -> list[Any]:
         rows = run(database, "select jwt_jwks from _realtime.tenants")
         return [None if keys is None else [key["kid"] for key in keys["keys"]] for (keys,) in rows]
@@ -170,7 +168,7 @@ def test_realtime_has_the_keys_whenever_its_table_comes_and_whatever_it_writes(d
 # PostgREST's transaction
 
 
-def test_a_request_runs_as_the_tokens_role_with_its_claims(database: EmbeddedPostgres) -> None:
+def test_a_request_runs_as_the_tokens_role_with_its_claims(database: LocalPostgres) -> None:
     run(
         database,
         "create table if not exists proj_one.seen (who uuid default auth.uid(), role text default current_user)",
@@ -186,7 +184,7 @@ def test_a_request_runs_as_the_tokens_role_with_its_claims(database: EmbeddedPos
     )
     someone = "6f1c8a52-6f0e-4a53-9f3a-0d3c1f7f2f10"
     claims = {"sub": someone, "role": "proj_one_authenticated", "project": "one"}
-    with connect(database, "authenticator") as session:
+    with connect(database, API_LOGIN) as session:
         # One statement: search path, the role's settings, the role, and what is known of the request.
         session.execute(
             "select set_config('search_path', %s, true), set_config('statement_timeout', '20000', true),"
@@ -203,7 +201,7 @@ def test_a_request_runs_as_the_tokens_role_with_its_claims(database: EmbeddedPos
             session.execute("select set_config('role', 'supabase_admin', true)")
         session.rollback()
         assert session.execute("select current_user, current_setting('request.jwt.claims', true)").fetchone() == (
-            "authenticator",
+            API_LOGIN,
             "",
         )
 
@@ -217,12 +215,12 @@ def test_the_resource_notices_that_what_is_served_is_not_what_is_published(
     provider = _Provider()
     props: dict[str, Any] = {
         "host": LOOPBACK,
-        "port": float(plane.workplace.servers.postgres.known_port),
+        "port": float(plane.local_env.servers.postgres.known_port),
         "database": "postgres",
         "username": ADMIN_USER,
-        "password": plane.workplace.servers.postgres.admin_password,
+        "password": plane.local_env.servers.postgres.admin_password,
         "sslmode": "disable",
-        "address": plane.workplace.servers.openbao.address,
+        "address": plane.local_env.servers.openbao.address,
         "extra": None,
     }
     made = provider.create(props)
@@ -241,7 +239,7 @@ def test_the_resource_notices_that_what_is_served_is_not_what_is_published(
         VerifyingKeysError, match="were not published: key p cannot be published: it has a private part"
     ):
         provider.update(made.id, outs, {**props, "extra": json.dumps({"keys": [PRIVATE]})})
-    for wrong in ("http://127.0.0.1:9", plane.workplace.servers.openbao.address + "/none"):
+    for wrong in ("http://127.0.0.1:9", plane.local_env.servers.openbao.address + "/none"):
         with pytest.raises(VerifyingKeysError):
             served_keys(wrong)
     with pytest.raises(VerifyingKeysError, match="no JWKS"):
@@ -266,7 +264,7 @@ def names(keys: KeySet) -> set[str]:
 
 
 def served_names(plane: Plane) -> set[str]:
-    return {str(key["kid"]) for key in served_keys(plane.workplace.servers.openbao.address)["keys"]}
+    return {str(key["kid"]) for key in served_keys(plane.local_env.servers.openbao.address)["keys"]}
 
 
 def check(token: str, keys: KeySet) -> dict[str, Any]:
@@ -287,21 +285,19 @@ def new_token(plane: Plane) -> str:
 
 
 def rotate(plane: Plane) -> None:
-    plane.workplace.servers.openbao.client().write_data("identity/oidc/key/supabase/rotate", data={})
+    plane.local_env.servers.openbao.client().write_data("identity/oidc/key/supabase/rotate", data={})
 
 
 def published_at_up(plane: Plane) -> bool:
     """Brings the stacks up; whether the keys were published anew."""
     before = plane.rows("select published_at from data_plane.verifying_keys")
-    bring_up(plane.workplace)
+    bring_up(plane.local_env)
     return plane.rows("select published_at from data_plane.verifying_keys") != before
 
 
 @pytest.fixture(scope="module")
-def rotating(new_workplace: Any) -> Plane:
-    workplace = new_workplace({"alpha.yaml": ALPHA})
-    bring_up(workplace)
-    return Plane(workplace)
+def rotating(new_plane: NewPlane) -> Plane:
+    return new_plane({"alpha.yaml": ALPHA})
 
 
 def test_tokens_verify_from_the_first_run_and_through_every_rotation(rotating: Plane) -> None:
@@ -370,6 +366,6 @@ def test_a_verifier_with_these_keys_refuses_every_forgery(rotating: Plane) -> No
 
 def test_nobody_can_mint_with_the_role_that_announces_the_key(rotating: Plane) -> None:
     for user in ("olga", "vera"):
-        client = rotating.workplace.sign_in(user)
-        answer = client.adapter.request("get", "/v1/identity/oidc/token/data_plane", raise_exception=False)
-        assert answer.status_code == 403
+        client = rotating.local_env.sign_in(user)
+        response = client.adapter.request("get", "/v1/identity/oidc/token/data_plane", raise_exception=False)
+        assert response.status_code == 403

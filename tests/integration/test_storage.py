@@ -2,21 +2,20 @@
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from psycopg.errors import InsufficientPrivilege, LockNotAvailable
 
-from components.naming import AccessLevel
-from components.postgres import DatabaseUnavailableError
-from components.tenant.declared_row import DeclaredRowError
 from components.tenant.storage import _Provider
-from embedded.postgres import EmbeddedPostgres
-from embedded.servers import ADMIN_USER, LOOPBACK
-from tests.conftest import Plane, bring_up
-from tests.integration.platform_database import (
+from components.tenant.table_row import TableRowError
+from data_plane.clients.postgres import DatabaseUnavailableError
+from data_plane.local.postgres import LocalPostgres
+from data_plane.local.servers import ADMIN_USER, LOOPBACK
+from data_plane.model.naming import AccessLevel
+from tests.conftest import NewPlane, Plane, bring_up
+from tests.support.platform_database import (
     Connection,
     add_tenants,
     api_request,
@@ -28,61 +27,31 @@ from tests.integration.platform_database import (
     run,
     running,
 )
-from tests.integration.test_platform_sql import binaries
-
-# The columns, grants and row-level security of Storage's tables that matter here, in the steps in which its migrations
-# bring them; by its own login. Like the official image's, the grants are of everything.
-STORAGE_LOGIN = """
-    do $$
-    begin
-        if to_regrole('supabase_storage_admin') is null then
-            create role supabase_storage_admin login noinherit;
-        end if;
-    end
-    $$;
-    alter role supabase_storage_admin password 'for-this-test';
-    grant authenticator to supabase_storage_admin;
-    create schema if not exists storage authorization supabase_storage_admin;
-    grant usage on schema storage to anon, authenticated, service_role;
-    alter default privileges for role supabase_storage_admin in schema storage
-        grant all on tables to anon, authenticated, service_role;
-"""
-STORAGE_TABLES = [
-    "create table storage.buckets (id text primary key, name text not null unique, owner uuid)",
-    """create table storage.objects (id uuid primary key default gen_random_uuid(), name text, owner uuid, metadata jsonb,
-        bucket_id text references storage.buckets (id), unique (bucket_id, name))""",
-    "alter table storage.objects enable row level security",
-    "alter table storage.buckets enable row level security",
-    "alter table storage.buckets add column public boolean default false",
-    "alter table storage.buckets add column file_size_limit varchar, add column allowed_mime_types text[]",
-    "alter table storage.buckets alter column file_size_limit type bigint using file_size_limit::bigint",
-    "alter table storage.objects add column owner_id text, add column version text",
-    """create table storage.s3_multipart_uploads (id text primary key, bucket_id text references storage.buckets (id),
-        key text, owner_id text)""",
-    """create table storage.s3_multipart_uploads_parts (id uuid primary key default gen_random_uuid(), upload_id text,
-        bucket_id text references storage.buckets (id), owner_id text)""",
-    "create table storage.forgotten (id int)",
-    "grant all on storage.buckets, storage.objects to anon, authenticated, service_role",
-]
-ONE, TWO = "proj_one", "proj_two_b"
+from tests.support.postgresqls import binaries, oldest_and_newest
+from tests.support.storage import (
+    ADMIN,
+    AS_SIGNED,
+    OF_THE_IMAGE,
+    ONE,
+    OWN_NAME,
+    TWO,
+    delete,
+    make_storage,
+    names,
+    rows_as_signed,
+    storage,
+    upload,
+    upsert,
+)
 
 
-def make_storage(server: EmbeddedPostgres) -> None:
-    run(server, STORAGE_LOGIN)
-    with connect(server, "supabase_storage_admin") as storage:
-        for statement in STORAGE_TABLES:
-            storage.execute(statement.encode())
-            storage.commit()
-
-
-@pytest.fixture(scope="module", params=sorted(binaries()))
-def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+@pytest.fixture(scope="module", params=oldest_and_newest())
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
     """Buckets of both tenants, that of `two-b` public. On the newest PostgreSQL, Storage was there first."""
     with running(tmp_path_factory.mktemp("pg"), binaries()[request.param]) as server:
         storage_first = request.param == max(binaries())
         if storage_first:
-            run(server, "create role authenticator login noinherit; create role anon nologin noinherit;")
-            run(server, "create role authenticated nologin noinherit; create role service_role nologin bypassrls;")
+            run(server, f"{OF_THE_IMAGE}; create role postgres nologin")
             make_storage(server)
         apply_platform(server)
         add_tenants(server)
@@ -94,56 +63,13 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield server
 
 
-@contextmanager
-def storage(
-    database: EmbeddedPostgres,
-    role: str,
-    sub: str | None = None,
-    claims: Mapping[str, object] | None = None,
-    operation: str = "storage.object.x",
-) -> Iterator[Connection]:
-    """A request to Storage with a token of this role."""
-    given = {**({} if sub is None else {"sub": sub}), **(claims or {})}
-    with api_request(database, role, given, login="supabase_storage_admin") as session:
-        session.execute(
-            "select set_config('storage.operation', %s, true), set_config('storage.allow_delete_query', 'true', true)",
-            [operation],
-        )
-        yield session
-
-
-def upload(session: Connection, bucket: str, name: str, owner: str | None) -> None:
-    session.execute(
-        "insert into storage.objects (name, owner_id, bucket_id, version) values (%s, %s, %s, '1')",
-        [name, owner, bucket],
-    )
-
-
-def upsert(session: Connection, bucket: str, name: str, owner: str | None) -> None:
-    session.execute(
-        "insert into storage.objects (name, owner_id, bucket_id, version) values (%s, %s, %s, '2')"
-        " on conflict (name, bucket_id) do update set version = excluded.version, owner_id = excluded.owner_id returning *",
-        [name, owner, bucket],
-    )
-
-
-def names(session: Connection, bucket: str) -> set[str]:
-    rows = session.execute("select name from storage.objects where bucket_id = %s", [bucket]).fetchall()
-    return {row[0] for row in rows}
-
-
-def delete(session: Connection, bucket: str, name: str) -> int:
-    query = "delete from storage.objects where bucket_id = %s and name = %s returning *"
-    return len(session.execute(query, [bucket, name]).fetchall())
-
-
 def move(session: Connection, bucket: str, name: str, to_bucket: str, to_name: str, owner: str | None) -> int:
     query = "update storage.objects set name = %s, bucket_id = %s, owner_id = %s where bucket_id = %s and name = %s returning *"
     return len(session.execute(query, [to_name, to_bucket, owner, bucket, name]).fetchall())
 
 
 @pytest.fixture
-def files(database: EmbeddedPostgres) -> dict[str, str]:
+def files(database: LocalPostgres) -> dict[str, str]:
     """One file of a user's in each bucket; their owners by bucket."""
     run(database, "set storage.allow_delete_query = 'true'; delete from storage.objects")
     owners = {}
@@ -154,15 +80,12 @@ def files(database: EmbeddedPostgres) -> dict[str, str]:
     return owners
 
 
-ADMIN = {"storage_admin": True}
-
-
-def test_buckets_come_to_be_with_storage(database: EmbeddedPostgres) -> None:
+def test_buckets_come_to_be_with_storage(database: LocalPostgres) -> None:
     rows = run(database, "select id, name, public, file_size_limit, allowed_mime_types from storage.buckets order by 1")
     assert rows == [(ONE, ONE, False, None, None), (TWO, TWO, True, None, None)]
 
 
-def test_users_read_their_bucket_and_no_other(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_users_read_their_bucket_and_no_other(database: LocalPostgres, files: dict[str, str]) -> None:
     for mine, other in ((ONE, TWO), (TWO, ONE)):
         with storage(database, f"{mine}_authenticated", new_id()) as session:
             assert names(session, mine) == {"file"}
@@ -170,7 +93,7 @@ def test_users_read_their_bucket_and_no_other(database: EmbeddedPostgres, files:
             assert session.execute("select count(*) from storage.objects").fetchone() == (1,)
 
 
-def test_anybody_reads_a_public_bucket_only(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_anybody_reads_a_public_bucket_only(database: LocalPostgres, files: dict[str, str]) -> None:
     for tenant, readable in ((ONE, set()), (TWO, {"file"})):
         with storage(database, f"{tenant}_anon") as session:
             assert names(session, tenant) == readable
@@ -182,7 +105,7 @@ def test_anybody_reads_a_public_bucket_only(database: EmbeddedPostgres, files: d
             assert move(session, tenant, "file", tenant, "moved", None) == 0
 
 
-def test_users_add_change_and_delete_files_of_their_own(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_users_add_change_and_delete_files_of_their_own(database: LocalPostgres, files: dict[str, str]) -> None:
     me = new_id()
     with storage(database, f"{ONE}_authenticated", me) as session:
         upload(session, ONE, "mine", me)
@@ -192,7 +115,7 @@ def test_users_add_change_and_delete_files_of_their_own(database: EmbeddedPostgr
         assert delete(session, ONE, "folder/mine") == 1
 
 
-def test_users_do_not_touch_files_of_others(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_users_do_not_touch_files_of_others(database: LocalPostgres, files: dict[str, str]) -> None:
     me = new_id()
     with storage(database, f"{ONE}_authenticated", me) as session:
         assert delete(session, ONE, "file") == 0
@@ -207,7 +130,7 @@ def test_users_do_not_touch_files_of_others(database: EmbeddedPostgres, files: d
 
 @pytest.mark.parametrize("claims", [{}, ADMIN])
 def test_nobody_reaches_another_tenants_bucket(
-    database: EmbeddedPostgres, files: dict[str, str], claims: dict[str, object]
+    database: LocalPostgres, files: dict[str, str], claims: dict[str, object]
 ) -> None:
     """Not even with the owner's identity."""
     for me in (new_id(), files[TWO]):
@@ -224,7 +147,7 @@ def test_nobody_reaches_another_tenants_bucket(
             session.rollback()
 
 
-def test_a_storage_admin_does_everything_in_the_own_bucket(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_a_storage_admin_does_everything_in_the_own_bucket(database: LocalPostgres, files: dict[str, str]) -> None:
     backend = new_id()
     with storage(database, f"{ONE}_authenticated", backend, ADMIN, "storage.bucket.empty") as session:
         assert session.execute("select id from storage.buckets").fetchall() == [(ONE,)]
@@ -237,13 +160,13 @@ def test_a_storage_admin_does_everything_in_the_own_bucket(database: EmbeddedPos
 
 @pytest.mark.parametrize("claim", [False, "yes", 1, None, ["true"]])
 def test_only_the_true_claim_makes_a_storage_admin(
-    database: EmbeddedPostgres, files: dict[str, str], claim: object
+    database: LocalPostgres, files: dict[str, str], claim: object
 ) -> None:
     with storage(database, f"{ONE}_authenticated", new_id(), {"storage_admin": claim}) as session:
         assert delete(session, ONE, "file") == 0
 
 
-def test_nobody_administers_storage_without_being_a_user(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_nobody_administers_storage_without_being_a_user(database: LocalPostgres, files: dict[str, str]) -> None:
     with storage(database, f"{TWO}_anon", files[TWO], ADMIN) as session:
         assert delete(session, TWO, "file") == 0
         with pytest.raises(InsufficientPrivilege), session.transaction():
@@ -251,9 +174,7 @@ def test_nobody_administers_storage_without_being_a_user(database: EmbeddedPostg
 
 
 @pytest.mark.parametrize("role", [f"{ONE}_authenticated", f"{TWO}_authenticated", f"{TWO}_anon"])
-def test_a_bucket_is_not_emptied_by_whoever_can_read_it(
-    database: EmbeddedPostgres, files: dict[str, str], role: str
-) -> None:
+def test_a_reader_does_not_empty_a_bucket(database: LocalPostgres, files: dict[str, str], role: str) -> None:
     """Storage empties a bucket past all rules for everybody to whom it shows the bucket."""
     with storage(database, role, new_id(), operation="storage.bucket.empty") as session:
         assert session.execute("select id from storage.buckets").fetchall() == []
@@ -262,7 +183,7 @@ def test_a_bucket_is_not_emptied_by_whoever_can_read_it(
 
 
 @pytest.mark.parametrize("claims", [{}, ADMIN])
-def test_buckets_are_declared_and_not_made_by_requests(database: EmbeddedPostgres, claims: dict[str, object]) -> None:
+def test_buckets_are_declared_and_not_made_by_requests(database: LocalPostgres, claims: dict[str, object]) -> None:
     with storage(database, f"{ONE}_authenticated", new_id(), claims) as session:
         for name in ("mine", f"{ONE}_more", TWO):
             with pytest.raises(InsufficientPrivilege), session.transaction():
@@ -274,7 +195,7 @@ def test_buckets_are_declared_and_not_made_by_requests(database: EmbeddedPostgre
             assert session.execute(statement.encode()).fetchall() == []
 
 
-def test_uploads_in_parts_are_seen_by_whose_they_are(database: EmbeddedPostgres) -> None:
+def test_uploads_in_parts_are_seen_by_whose_they_are(database: LocalPostgres) -> None:
     me = new_id()
     run(database, "delete from storage.s3_multipart_uploads")
     for bucket, owner in ((ONE, me), (ONE, new_id()), (TWO, me)):
@@ -290,7 +211,7 @@ def test_uploads_in_parts_are_seen_by_whose_they_are(database: EmbeddedPostgres)
         assert session.execute("select count(*) from storage.s3_multipart_uploads").fetchone() == (0,)
 
 
-def test_a_service_role_has_no_right_that_would_pass_the_rules(database: EmbeddedPostgres) -> None:
+def test_a_service_role_has_no_right_that_would_pass_the_rules(database: LocalPostgres) -> None:
     """It bypasses row-level security, in whatever table it may use."""
     rows = run(
         database,
@@ -303,12 +224,20 @@ def test_a_service_role_has_no_right_that_would_pass_the_rules(database: Embedde
         """,
     )
     assert rows == []
-    for operation in ("select count(*) from storage.objects", "select count(*) from storage.buckets"):
-        with storage(database, f"{ONE}_service_role") as session, pytest.raises(InsufficientPrivilege):
-            session.execute(operation.encode())
+    for table in ("storage.objects", "storage.buckets"):
+        with database.connect() as session:
+            session.execute("set role proj_one_service_role")
+            with pytest.raises(InsufficientPrivilege):
+                session.execute(f"select count(*) from {table}".encode())
 
 
-def test_nobody_has_a_right_that_row_level_security_does_not_see(database: EmbeddedPostgres) -> None:
+def test_storage_cannot_become_a_tenants_service_role(database: LocalPostgres) -> None:
+    """Not by way of PostgREST's login either, which Storage's own migrations make it a member of."""
+    with pytest.raises(InsufficientPrivilege), storage(database, f"{ONE}_service_role"):
+        pass
+
+
+def test_nobody_has_a_right_that_row_level_security_does_not_see(database: LocalPostgres) -> None:
     query = """
         select c.relname, r.rolname from pg_class c cross join pg_roles r
         where c.relnamespace = 'storage'::regnamespace and c.relkind = 'r'
@@ -323,14 +252,12 @@ def test_nobody_has_a_right_that_row_level_security_does_not_see(database: Embed
     run(database, "drop table storage.later")
 
 
-def test_a_lease_writes_no_file_whatever_it_claims(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_a_lease_writes_no_file_whatever_it_claims(database: LocalPostgres, files: dict[str, str]) -> None:
     """Claims are Storage's word in Storage's sessions; in a lease's they are the lease's own."""
     issue(database, "lease_claims", f"{ONE}_authenticated")
     with connect(database, "lease_claims", "pw") as session:
-        session.execute(
-            "select set_config('request.jwt.claims', %s, false), set_config('storage.allow_delete_query', 'true', false)",
-            [f'{{"sub": "{files[ONE]}", "storage_admin": true}}'],
-        )
+        claims = f'{{"sub": "{files[ONE]}", "storage_admin": true}}'
+        session.execute(f"set request.jwt.claims = '{claims}'; set storage.allow_delete_query = 'true'".encode())
         assert names(session, ONE) == {"file"}, "reading is what every user of the project may do"
         assert names(session, TWO) == set()
         assert delete(session, ONE, "file") == 0
@@ -347,7 +274,70 @@ def test_a_lease_writes_no_file_whatever_it_claims(database: EmbeddedPostgres, f
     revoke(database, "lease_claims")
 
 
-def test_detaching_ends_all_access_at_once(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+END_ALL_ACCESS = {
+    "detached": (
+        "revoke usage on schema proj_two_b from proj_two_b_authenticated, proj_two_b_anon",
+        "grant usage on schema proj_two_b to proj_two_b_authenticated, proj_two_b_anon",
+    ),
+    "without Storage": (
+        "revoke proj_two_b_authenticated, proj_two_b_anon from supabase_storage_admin, authenticator",
+        "grant proj_two_b_authenticated, proj_two_b_anon to supabase_storage_admin, authenticator",
+    ),
+    "dropped": (
+        "alter role proj_two_b_authenticated rename to proj_two_b_gone",
+        "alter role proj_two_b_gone rename to proj_two_b_authenticated",
+    ),
+}
+
+
+@pytest.mark.parametrize("ended", END_ALL_ACCESS)
+def test_what_storage_has_signed_ends_with_the_project(
+    database: LocalPostgres, files: dict[str, str], ended: str
+) -> None:
+    """And what it serves without asking who it is for. (`two-b` has a public bucket.)"""
+    run(
+        database,
+        "insert into storage.buckets (id, name) values ('of the platform', 'of the platform') on conflict do nothing",
+    )
+    run(database, "insert into storage.objects (bucket_id, name) values ('of the platform', 'file')")
+    end, undo = END_ALL_ACCESS[ended]
+    attached = {request: rows_as_signed(database, shape, TWO) for request, shape in AS_SIGNED.items()}
+    assert [request for request, found in attached.items() if 0 in found] == []
+    run(database, end)
+    try:
+        left = {request: rows_as_signed(database, shape, TWO) for request, shape in AS_SIGNED.items()}
+        assert [request for request, found in left.items() if 0 not in found] == []
+        for untouched in (ONE, "of the platform"):
+            served = {request: rows_as_signed(database, shape, untouched) for request, shape in AS_SIGNED.items()}
+            assert [request for request, found in served.items() if 0 in found] == [], untouched
+        with storage(database, OWN_NAME) as session:
+            everything = "select bucket_id from storage.objects union all select id from storage.buckets"
+            assert {row[0] for row in session.execute(everything)} == {ONE, "of the platform"}
+    finally:
+        run(database, undo)
+        run(database, "set storage.allow_delete_query = 'true'; delete from storage.objects")
+    assert run(database, "select public from storage.buckets where id = %s", TWO) == [(True,)]
+
+
+def test_what_storage_does_in_its_own_name_passes_no_rules(database: LocalPostgres) -> None:
+    """A new table of Storage's is its own to use too, and one of buckets' is held to the rule."""
+    assert run(database, "select rolbypassrls, rolsuper, rolcanlogin from pg_roles where rolname = %s", OWN_NAME) == [
+        (False, False, False)
+    ]
+    members = "select m.member::regrole::text from pg_auth_members m where m.roleid = %s::regrole"
+    assert run(database, members, OWN_NAME) == [("supabase_storage_admin",)]
+    with connect(database, "supabase_storage_admin") as session:
+        session.execute("create table storage.versions (id int, bucket_id text)")
+        session.commit()
+        session.execute(f"set local role {OWN_NAME}".encode())
+        session.execute("insert into storage.versions values (1, %s)", [TWO])
+        for bucket in ("proj_nobody", "proj_third_thing"):
+            with pytest.raises(InsufficientPrivilege), session.transaction():
+                session.execute("insert into storage.versions values (1, %s)", [bucket])
+    run(database, "drop table storage.versions")
+
+
+def test_detaching_ends_all_access_at_once(database: LocalPostgres, files: dict[str, str]) -> None:
     run(database, "revoke usage on schema proj_one from proj_one_authenticated, proj_one_anon")
     try:
         with storage(database, f"{ONE}_authenticated", files[ONE], ADMIN) as session:
@@ -359,7 +349,7 @@ def test_detaching_ends_all_access_at_once(database: EmbeddedPostgres, files: di
         run(database, "grant usage on schema proj_one to proj_one_authenticated, proj_one_anon")
 
 
-def test_other_rules_of_the_platform_let_no_tenant_out(database: EmbeddedPostgres, files: dict[str, str]) -> None:
+def test_other_rules_of_the_platform_let_no_tenant_out(database: LocalPostgres, files: dict[str, str]) -> None:
     """Supabase's examples permit things to `authenticated`, which every tenant's role is a member of."""
     run(database, "create policy example on storage.objects for all to authenticated using (true) with check (true)")
     try:
@@ -373,7 +363,7 @@ def test_other_rules_of_the_platform_let_no_tenant_out(database: EmbeddedPostgre
         run(database, "drop policy example on storage.objects")
 
 
-def test_rules_are_made_anew_only_when_they_differ(database: EmbeddedPostgres) -> None:
+def test_rules_are_made_anew_only_when_they_differ(database: LocalPostgres) -> None:
     """Making one locks out everybody who is using Storage."""
     query = "select array_agg(oid order by oid) from pg_policy where polname like 'data_plane: %%'"
     before = run(database, query)
@@ -394,7 +384,7 @@ def test_rules_are_made_anew_only_when_they_differ(database: EmbeddedPostgres) -
 
 
 @pytest.fixture
-def properties(database: EmbeddedPostgres) -> dict[str, Any]:
+def properties(database: LocalPostgres) -> dict[str, Any]:
     return {
         "host": LOOPBACK,
         "port": float(database.known_port),
@@ -409,15 +399,13 @@ def properties(database: EmbeddedPostgres) -> dict[str, Any]:
     }
 
 
-def bucket(database: EmbeddedPostgres) -> list[tuple[Any, ...]]:
+def bucket(database: LocalPostgres) -> list[tuple[Any, ...]]:
     return run(
         database, "select public, file_size_limit, allowed_mime_types from storage.buckets where id = 'proj_third'"
     )
 
 
-def test_a_bucket_is_changed_in_place_and_drift_is_noticed(
-    database: EmbeddedPostgres, properties: dict[str, Any]
-) -> None:
+def test_a_bucket_is_changed_in_place_and_drift_is_noticed(database: LocalPostgres, properties: dict[str, Any]) -> None:
     provider = _Provider()
     made = provider.create(properties)
     assert bucket(database) == [(False, 50 << 20, ["image/*"])]
@@ -441,13 +429,13 @@ def test_a_bucket_is_changed_in_place_and_drift_is_noticed(
     assert bucket(database) == [(False, None, None)], "nothing is deleted, and nothing is open"
 
 
-def test_what_is_missing_is_said(database: EmbeddedPostgres, properties: dict[str, Any]) -> None:
+def test_what_is_missing_is_said(database: LocalPostgres, properties: dict[str, Any]) -> None:
     provider = _Provider()
     with pytest.raises(DatabaseUnavailableError, match="cannot be used"):
         provider.create({**properties, "password": "wrong"})
-    with pytest.raises(DeclaredRowError, match=r"proj_third in data_plane\.buckets: .*check"):
+    with pytest.raises(TableRowError, match=r"proj_third in data_plane\.buckets: .*check"):
         provider.create({**properties, "allowed_mime_types": []})
-    with pytest.raises(DeclaredRowError, match="bring the central stack up first"):
+    with pytest.raises(TableRowError, match="bring the central stack up first"):
         provider.create({**properties, "database": "template1"})
 
 
@@ -459,23 +447,23 @@ def test_a_project_with_storage_has_a_bucket_and_a_token_for_it(storage_plane: P
         ("proj_gallery", True, 5 << 20, ["image/png", "image/webp"])
     ]
     assert storage_plane.rows("select tenant, sign_up from data_plane.sign_in") == [("proj_gallery", "open")]
-    binding = storage_plane.workplace.bindings()["gallery"]
+    binding = storage_plane.local_env.bindings()["gallery"].document()
     assert binding["storage"] == {
         "url": "http://127.0.0.1:8000/storage/v1",
         "bucket": "proj_gallery",
         "tokenPath": "identity/oidc/token/proj_gallery_storage",
     }
-    assert "storage" not in storage_plane.workplace.bindings()["plain"]
+    assert "storage" not in storage_plane.local_env.bindings()["plain"].document()
 
 
-def test_whoever_may_use_the_service_role_may_administer_the_bucket(storage_plane: Plane) -> None:
+def test_the_service_role_administers_the_bucket(storage_plane: Plane) -> None:
     for user, allowed in (("olga", True), ("sam", True), ("cora", False), ("pat", False)):
-        client = storage_plane.workplace.sign_in(user)
-        answer = client.adapter.request("get", "/v1/identity/oidc/token/proj_gallery_storage", raise_exception=False)
+        client = storage_plane.local_env.sign_in(user)
+        response = client.adapter.request("get", "/v1/identity/oidc/token/proj_gallery_storage", raise_exception=False)
         if not allowed:
-            assert answer.status_code == 403, user
+            assert response.status_code == 403, user
             continue
-        payload = answer["data"]["token"].split(".")[1]
+        payload = response["data"]["token"].split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         assert (claims["role"], claims["storage_admin"], claims["project"]) == (
             "proj_gallery_authenticated",
@@ -489,17 +477,17 @@ def test_whoever_may_use_the_service_role_may_administer_the_bucket(storage_plan
 
 
 def test_a_public_bucket_of_a_detached_project_is_not_public(storage_plane: Plane) -> None:
-    file = storage_plane.workplace.root / "stacks" / "local" / "projects" / "gallery.yaml"
+    file = storage_plane.local_env.root / "stacks" / "local" / "projects" / "gallery.yaml"
     attached = file.read_text(encoding="utf-8")
     try:
         file.write_text(attached + "lifecycle: detached\n", encoding="utf-8")
-        bring_up(storage_plane.workplace)
+        bring_up(storage_plane.local_env)
         assert storage_plane.rows("select public from data_plane.buckets") == [(False,)]
     finally:
         file.write_text(attached, encoding="utf-8")
-        bring_up(storage_plane.workplace)
+        bring_up(storage_plane.local_env)
     assert storage_plane.rows("select public from data_plane.buckets") == [(True,)]
-    (run_again,) = [run for run in bring_up(storage_plane.workplace) if run.stack == "local-cell-1"]
+    (run_again,) = [run for run in bring_up(storage_plane.local_env) if run.stack == "local-cell-1"]
     assert (run_again.created, run_again.updated) == (0, 0)
 
 
@@ -527,7 +515,70 @@ owners: [pat]
 
 
 @pytest.fixture(scope="module")
-def storage_plane(new_workplace: Any) -> Plane:
-    workplace = new_workplace({"gallery.yaml": GALLERY, "plain.yaml": PLAIN})
-    bring_up(workplace)
-    return Plane(workplace)
+def storage_plane(new_plane: NewPlane) -> Plane:
+    return new_plane({"gallery.yaml": GALLERY, "plain.yaml": PLAIN})
+
+
+STORAGES_PATH = "storage, public, extensions, data_plane_storage_session, pg_catalog"
+"""The search path of Storage 1.70 with the setting DATABASE_SEARCH_PATH of this program."""
+
+
+def become(session: Connection, role: str) -> None:
+    """As Storage does at every change of roles."""
+    session.execute(
+        "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),"
+        " set_config('storage.operation', 'storage.object.upload', true), set_config('lock_timeout', '5000ms', true)",
+        [role, json.dumps({"role": role, "sub": "u"})],
+    )
+
+
+def test_storage_changes_roles_within_a_transaction(database: LocalPostgres) -> None:
+    user = f"{ONE}_authenticated"
+    with connect(database, "supabase_storage_admin") as session:
+        session.execute(f"set search_path to {STORAGES_PATH}".encode())
+        for role in (OWN_NAME, user, OWN_NAME, user, f"{ONE}_anon", OWN_NAME):
+            become(session, role)
+            found = session.execute("select current_user, current_setting('request.jwt.claims')::json ->> 'role'")
+            assert found.fetchone() == (role, role)
+        session.commit()
+        assert session.execute("select current_user, current_setting('lock_timeout')").fetchone() == (
+            "supabase_storage_admin",
+            "0",
+        )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "local"),
+    [
+        ("role", "data_plane_storage", "false"),
+        ("session_authorization", "postgres", "true"),
+        ("session_replication_role", "replica", "true"),
+        ("row_security", "off", "true"),
+        ("role to none; select 1 --", "x", "true"),
+    ],
+)
+def test_storage_sets_for_a_project_what_it_has_to_and_no_more(
+    database: LocalPostgres, setting: str, value: str, local: str
+) -> None:
+    with connect(database, "supabase_storage_admin") as session:
+        session.execute(f"set search_path to {STORAGES_PATH}".encode())
+        become(session, f"{ONE}_authenticated")
+        with pytest.raises(InsufficientPrivilege, match="permission denied to set"):
+            session.execute(f"select set_config(%s, %s, {local})".encode(), [setting, value])
+
+
+@pytest.mark.parametrize("login", ["PostgREST", "a lease"])
+def test_storages_way_to_change_roles_is_closed_to_every_other_session(database: LocalPostgres, login: str) -> None:
+    call = "select data_plane_storage_session.set_config('role', %s, true)"
+    if login == "a lease":
+        issue(database, "lease_of_roles", f"{ONE}_authenticated")
+        with connect(database, "lease_of_roles", "pw") as session, pytest.raises(InsufficientPrivilege, match="to set"):
+            session.execute(call, [f"{ONE}_anon"])
+        revoke(database, "lease_of_roles")
+        return
+    for role in (f"{TWO}_service_role", f"{TWO}_authenticated", "anon"):
+        with (
+            api_request(database, f"{ONE}_authenticated") as session,
+            pytest.raises(InsufficientPrivilege, match="to set"),
+        ):
+            session.execute(call, [role])

@@ -1,4 +1,4 @@
-"""A tenant as it stands in the catalogues, and what each access level can and cannot do with a real lease."""
+"""A tenant as it stands in the catalogs, and what each access level can and cannot do with a real lease."""
 
 import time
 from typing import Any
@@ -8,10 +8,10 @@ import pytest
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, UndefinedTable
 
-from components.naming import API_LEVELS, AccessLevel
-from connector.errors import LeaseError
-from connector.leases import Lease, LeaseClient
-from embedded.servers import LOOPBACK
+from data_plane.connector.leases import Lease, LeaseClient
+from data_plane.errors import LeaseError
+from data_plane.local.servers import LOOPBACK
+from data_plane.model.naming import API_LEVELS, AccessLevel, ApiServer
 from tests.conftest import Plane
 
 OWNER, SERVICE, AUTHENTICATED, ANON = (
@@ -20,6 +20,7 @@ OWNER, SERVICE, AUTHENTICATED, ANON = (
     AccessLevel.AUTHENTICATED,
     AccessLevel.ANON,
 )
+API_LOGIN = ApiServer.of_cell("cell-1").login
 
 
 def connect(lease: Lease) -> "psycopg.Connection[tuple[Any, ...]]":
@@ -41,7 +42,7 @@ def notes(plane: Plane) -> Plane:
     return plane
 
 
-# The catalogue
+# The catalog
 
 
 def test_roles_are_as_a_careful_dba_would_have_left_them(plane: Plane) -> None:
@@ -74,7 +75,7 @@ def test_settings_are_the_projects_limits(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize(("schema", "exposed"), [("proj_alpha", True), ("proj_beta_two", False)])
-def test_the_schemas_access_list_names_the_tenant_and_the_authenticator_only(
+def test_the_schemas_access_list_names_the_tenant_and_the_login_that_serves_it_only(
     plane: Plane, schema: str, exposed: bool
 ) -> None:
     rows = plane.rows(
@@ -86,7 +87,7 @@ def test_the_schemas_access_list_names_the_tenant_and_the_authenticator_only(
     )
     expected = {(f"{schema}_{level}", "USAGE", False) for level in API_LEVELS}
     expected |= {(f"{schema}_owner", "CREATE,USAGE", False)}
-    expected |= {("authenticator", "USAGE", False)} if exposed else set()
+    expected |= {(API_LOGIN, "USAGE", False)} if exposed else set()
     assert set(rows) == expected
 
 
@@ -103,6 +104,8 @@ def test_default_privileges_cover_what_migrations_create_and_leave_the_public_ou
     assert rights == {
         ("-", "f", "owner"): "EXECUTE",
         **{("proj_alpha", "f", level.value): "EXECUTE" for level in API_LEVELS},
+        # Functions in a further schema, of which its users' is one: policies call helpers there.
+        **{("proj_alpha$auth", "f", level.value): "EXECUTE" for level in API_LEVELS},
         **{("proj_alpha", "S", level.value): "SELECT,USAGE" for level in API_LEVELS},
         ("proj_alpha", "r", "anon"): "DELETE,INSERT,SELECT,UPDATE",
         ("proj_alpha", "r", "authenticated"): "DELETE,INSERT,SELECT,UPDATE",
@@ -110,14 +113,17 @@ def test_default_privileges_cover_what_migrations_create_and_leave_the_public_ou
     }
 
 
-def test_the_authenticator_may_become_the_api_roles_of_exposed_tenants_and_nothing_more(plane: Plane) -> None:
-    """SQL that runs over the API may become whatever the authenticator may, so an unexposed tenant is out of reach."""
+def test_the_cells_api_may_become_the_api_roles_of_exposed_tenants_and_nothing_more(plane: Plane) -> None:
+    """SQL that runs over the API may become whatever its login may, so an unexposed tenant is out of reach."""
     rows = plane.rows(
-        "select roleid::regrole::text from pg_auth_members where member = 'authenticator'::regrole"
-        " and roleid::regrole::text like 'proj\\_%%' order by 1"
+        "select member::regrole::text, roleid::regrole::text from pg_auth_members"
+        " where member::regrole::text like '%%authenticator' and roleid::regrole::text not like 'pg\\_%%' order by 1, 2"
     )
-    assert [row[0] for row in rows] == [f"proj_alpha_{level}" for level in sorted(API_LEVELS)]
-    assert plane.rows("select rolinherit from pg_roles where rolname = 'authenticator'") == [(False,)]
+    assert rows == [
+        *(("authenticator", role) for role in ("anon", "authenticated", "service_role")),
+        *((API_LOGIN, f"proj_alpha_{level}") for level in sorted(API_LEVELS)),
+    ]
+    assert plane.rows("select rolinherit from pg_roles where rolname = %s", API_LOGIN) == [(False,)]
 
 
 # Leases
@@ -214,6 +220,7 @@ OUTSIDE = [
     "set role supabase_admin",
     "set session authorization proj_alpha_owner",
     "set role authenticator",
+    "set role cell_cell_1_authenticator",
     "set role service_role",
     "drop extension plpgsql",
     "copy (select 1) to program 'true'",
@@ -250,10 +257,10 @@ def test_what_a_lease_makes_stays_when_the_lease_is_gone(plane: Plane) -> None:
     session = connect(first)
     session.execute("create table kept (a int)")
     session.execute("insert into kept values (7)")
-    LeaseClient(plane.workplace.servers.openbao.client()).revoke(first.lease_id)
-    with pytest.raises(psycopg.OperationalError):
+    LeaseClient(plane.local_env.servers.openbao.client()).revoke(first.lease_id)
+    with pytest.raises(psycopg.errors.AdminShutdown):
         session.execute("select 1")
-    with pytest.raises(psycopg.OperationalError):
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         connect(first)
     assert plane.rows("select count(*) from pg_roles where rolname = %s", first.username) == [(0,)]
     second = plane.lease("beta-two", OWNER)
@@ -269,12 +276,12 @@ def test_what_a_lease_makes_stays_when_the_lease_is_gone(plane: Plane) -> None:
         again.execute("drop table kept")
 
 
-def test_whoever_took_a_lease_can_give_it_back_and_nobody_else_can(plane: Plane) -> None:
+def test_only_the_holder_of_a_lease_gives_it_back(plane: Plane) -> None:
     taken = plane.lease("alpha", AUTHENTICATED, "cora")
     for other in ("bert", "vera"):
         with pytest.raises(LeaseError, match="may not revoke"):
-            LeaseClient(plane.workplace.sign_in(other)).revoke(taken.lease_id)
-    LeaseClient(plane.workplace.sign_in("cora")).revoke(taken.lease_id)
+            LeaseClient(plane.local_env.sign_in(other)).revoke(taken.lease_id)
+    LeaseClient(plane.local_env.sign_in("cora")).revoke(taken.lease_id)
     assert plane.rows("select count(*) from pg_roles where rolname = %s", taken.username) == [(0,)]
 
 
@@ -300,7 +307,7 @@ def test_people_lease_what_their_role_maps_to(plane: Plane, user: str, allowed: 
 
 def test_a_team_leases_what_its_role_maps_to(plane: Plane) -> None:
     """userpass knows no teams, so somebody is put into the team's group as a sign-in with a group claim would."""
-    client = plane.workplace.servers.openbao.client()
+    client = plane.local_env.servers.openbao.client()
     client.write_data("auth/userpass/users/tess", data={"password": "tess-has-a-password"})
     accessor = client.read("sys/auth")["data"]["userpass/"]["accessor"]
     entity = client.write_data("identity/entity", data={"name": "tess"})["data"]["id"]
@@ -317,16 +324,16 @@ def test_a_team_leases_what_its_role_maps_to(plane: Plane) -> None:
     assert team["id"] in level_group["member_group_ids"]
     client.write_data("identity/group/name/proj_alpha_authenticated", data={"member_group_ids": [team["id"], stand_in]})
     client.auth.userpass.login("tess", "tess-has-a-password")
-    binding = plane.workplace.bindings()["alpha"]
+    binding = plane.local_env.bindings()["alpha"]
     assert LeaseClient(client).issue(binding, AUTHENTICATED).level is AUTHENTICATED
     with pytest.raises(LeaseError, match="may not"):
         LeaseClient(client).issue(binding, SERVICE)
-    root = plane.workplace.servers.openbao.client()
+    root = plane.local_env.servers.openbao.client()
     root.write_data("identity/group/name/proj_alpha_authenticated", data={"member_group_ids": [team["id"]]})
 
 
 def test_nobody_can_reach_another_tenants_paths(plane: Plane) -> None:
-    client = plane.workplace.sign_in("olga")
+    client = plane.local_env.sign_in("olga")
     paths = [
         "database/creds/proj_beta_two_owner",
         "database/creds/proj_beta_two_anon",
@@ -342,9 +349,9 @@ def test_nobody_can_reach_another_tenants_paths(plane: Plane) -> None:
         "sys/leases/lookup/database/creds/proj_alpha_owner",
     ]
     for path in paths:
-        answer = client.adapter.request("get", f"/v1/{path}", raise_exception=False)
-        assert answer.status_code in {403, 404, 405}, path
-        assert answer.status_code == 403 or "*" in path or ".." in path, path
+        response = client.adapter.request("get", f"/v1/{path}", raise_exception=False)
+        assert response.status_code in {403, 404, 405}, path
+        assert response.status_code == 403 or "*" in path or ".." in path, path
     for path, data in {
         "database/roles/proj_alpha_owner": {"db_name": "supabase"},
         "identity/group/name/proj_beta_two_owner": {"policies": ["proj_alpha_owner"]},
@@ -353,12 +360,12 @@ def test_nobody_can_reach_another_tenants_paths(plane: Plane) -> None:
         "auth/token/create": {"policies": ["root"]},
         "database/rotate-root/supabase": {},
     }.items():
-        answer = client.adapter.request("post", f"/v1/{path}", json=data, raise_exception=False)
-        assert answer.status_code == 403 or "child policies must be subset of parent" in answer.text, path
+        response = client.adapter.request("post", f"/v1/{path}", json=data, raise_exception=False)
+        assert response.status_code == 403 or "child policies must be subset of parent" in response.text, path
 
 
 def test_an_expired_lease_is_gone(plane: Plane) -> None:
-    client = plane.workplace.servers.openbao.client()
+    client = plane.local_env.servers.openbao.client()
     client.write_data("database/roles/proj_alpha_anon", data={**_short(client, "proj_alpha_anon"), "default_ttl": "2s"})
     try:
         lease = plane.lease("alpha", ANON)
@@ -368,7 +375,7 @@ def test_an_expired_lease_is_gone(plane: Plane) -> None:
         while plane.rows("select 1 from pg_roles where rolname = %s", lease.username):
             assert time.monotonic() < deadline, "the login outlived its lease"
             time.sleep(0.2)
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.errors.AdminShutdown):
             session.execute("select 1")
     finally:
         client.write_data(
@@ -385,27 +392,26 @@ def test_a_renewed_lease_lasts_longer_in_postgresql_too(plane: Plane) -> None:
     query = "select rolvaliduntil from pg_roles where rolname = %s"
     ((before,),) = plane.rows(query, lease.username)
     time.sleep(1.1)
-    client = plane.workplace.sign_in("vera")
+    client = plane.local_env.sign_in("vera")
     client.write_data(f"sys/leases/renew/{lease.lease_id}", data={"increment": 600})
     ((after,),) = plane.rows(query, lease.username)
     assert after > before
 
 
-# What PostgREST does with a token: the authenticator assumes the role that it names, inside one transaction.
+# What PostgREST does with a token: its login assumes the role that it names, inside one transaction.
 
 
 def as_postgrest(plane: Plane, role: str, claims: str) -> "psycopg.Connection[tuple[Any, ...]]":
     with plane.admin() as admin:
-        admin.execute("alter role authenticator password 'for-this-test'")
+        admin.execute(f"alter role {API_LOGIN} password 'for-this-test'".encode())
     session = psycopg.connect(
         host=LOOPBACK,
-        port=plane.workplace.servers.postgres.port,
-        user="authenticator",
+        port=plane.local_env.servers.postgres.port,
+        user=API_LOGIN,
         password="for-this-test",
         dbname="postgres",
     )
-    session.execute(sql.SQL("set local role {}").format(sql.Identifier(role)))
-    session.execute("select set_config('request.jwt.claims', %s, true)", [claims])
+    session.execute("select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)", [role, claims])
     return session
 
 
@@ -416,7 +422,22 @@ def test_a_requests_claims_reach_policies_through_auth_uid(notes: Plane) -> None
     assert row == (someone, "x", 1)
 
 
-def test_the_authenticator_itself_reads_nothing_of_a_tenant(notes: Plane) -> None:
+def test_a_lease_can_be_any_user_of_its_project(notes: Plane) -> None:
+    """What README and the threat model say of leases; a policy limits tokens."""
+    users = ["6f1c8a52-6f0e-4a53-9f3a-0d3c1f7f2f10", "7a2d9b63-7f1f-4b64-8f4b-1e4d2f8f3f21"]
+    with connect(notes.lease("alpha", OWNER)) as session:
+        session.execute("create table diaries (owner uuid, body text)")
+        session.execute("create policy own on diaries to proj_alpha_authenticated using (owner = auth.uid())")
+        session.execute("insert into diaries select unnest(%s::uuid[]), 'dear'", [users])
+    with connect(notes.lease("alpha", AccessLevel.AUTHENTICATED)) as session:
+        assert session.execute("select from diaries").rowcount == 0
+        for user in users:
+            claims = sql.Literal(f'{{"sub": "{user}"}}')
+            session.execute(sql.SQL("set request.jwt.claims = {}").format(claims))
+            assert session.execute("select owner::text from diaries").fetchall() == [(user,)]
+
+
+def test_the_login_itself_reads_nothing_of_a_tenant(notes: Plane) -> None:
     with as_postgrest(notes, "proj_alpha_anon", "{}") as session:
         session.execute("reset role")
         with pytest.raises(InsufficientPrivilege):
@@ -433,4 +454,4 @@ def test_only_exposed_tenants_are_served(plane: Plane) -> None:
         session.execute("reset role")
         session.execute("select data_plane.pre_config()")
         row = session.execute("select current_setting('pgrst.db_schemas')").fetchone()
-    assert row == ("public,data_plane_api,proj_alpha",)
+    assert row == ("public,storage,data_plane_api,proj_alpha",)

@@ -12,15 +12,15 @@ from joserfc import jwt
 from joserfc.errors import BadSignatureError, JoseError
 from joserfc.jwk import KeySet
 
-from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, SecretKind, generate
-from components.naming import API_LEVELS, AccessLevel
-from connector.errors import LeaseError
-from connector.leases import LeaseClient, LeaseFormat
+from data_plane.connector.leases import LeaseClient, LeaseFormat
+from data_plane.errors import LeaseError
+from data_plane.model.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS, SecretKind, generate
+from data_plane.model.naming import API_LEVELS, AccessLevel, ApiServer
 from tests.conftest import Plane, bring_up
 
 
 def published_keys(plane: Plane) -> KeySet:
-    url = plane.workplace.engine.outputs("local-central")["jwksUrl"]
+    url = plane.local_env.engine.outputs("local-central")["jwksUrl"]
     return KeySet.import_key_set(requests.get(url, timeout=5).json())
 
 
@@ -60,7 +60,7 @@ def test_a_token_outlives_the_rotation_of_its_key(plane: Plane) -> None:
     token = plane.lease("alpha", AccessLevel.ANON).token
     assert token is not None
     before = {key.kid for key in published_keys(plane).keys}
-    plane.workplace.servers.openbao.client().write_data("identity/oidc/key/supabase/rotate", data={})
+    plane.local_env.servers.openbao.client().write_data("identity/oidc/key/supabase/rotate", data={})
     deadline = time.monotonic() + 10
     while {key.kid for key in published_keys(plane).keys} == before:
         assert time.monotonic() < deadline
@@ -73,19 +73,19 @@ def test_a_token_outlives_the_rotation_of_its_key(plane: Plane) -> None:
 
 
 def test_a_root_token_gets_a_clear_refusal(plane: Plane) -> None:
-    binding = plane.workplace.bindings()["alpha"]
-    with pytest.raises(LeaseError, match="belongs to nobody: sign in as a person"):
-        LeaseClient(plane.workplace.servers.openbao.client()).issue(binding, AccessLevel.ANON)
+    binding = plane.local_env.bindings()["alpha"]
+    with pytest.raises(LeaseError, match="has no identity: sign in as a person"):
+        LeaseClient(plane.local_env.servers.openbao.client()).issue(binding, AccessLevel.ANON)
 
 
 def stored(plane: Plane) -> dict[str, str]:
-    client = plane.workplace.servers.openbao.client()
+    client = plane.local_env.servers.openbao.client()
     return dict(client.read("connectors/data/supabase")["data"]["data"])
 
 
 def test_every_secret_is_there_in_the_form_its_service_wants(plane: Plane) -> None:
     secrets = stored(plane)
-    assert set(secrets) == {*SUPABASE_SECRETS, *CLUSTER_SECRETS}
+    assert set(secrets) == {*SUPABASE_SECRETS, *CLUSTER_SECRETS, ApiServer.of_cell("cell-1").password_key}
     assert len(set(secrets.values())) == len(secrets)
     assert len(secrets["JWT_SECRET"]) >= 32
     assert len(secrets["SECRET_KEY_BASE"]) >= 64
@@ -93,21 +93,21 @@ def test_every_secret_is_there_in_the_form_its_service_wants(plane: Plane) -> No
     assert len(secrets["PG_META_CRYPTO_KEY"]) >= 32
     assert re.fullmatch(r"sb_publishable_[\w-]{22}_[\w-]{8}", secrets["SUPABASE_PUBLISHABLE_KEY"])
     assert re.fullmatch(r"sb_secret_[\w-]{22}_[\w-]{8}", secrets["SUPABASE_SECRET_KEY"])
-    assert secrets["POSTGRES_PASSWORD"] == plane.workplace.servers.postgres.admin_password
+    assert secrets["POSTGRES_PASSWORD"] == plane.local_env.servers.postgres.admin_password
 
 
 def test_secrets_are_generated_once(plane: Plane) -> None:
     before = stored(plane)
-    bring_up(plane.workplace)
+    bring_up(plane.local_env)
     assert stored(plane) == before
 
 
 def test_a_lost_key_is_made_again_and_the_others_stay(plane: Plane) -> None:
     before = stored(plane)
-    client = plane.workplace.servers.openbao.client()
+    client = plane.local_env.servers.openbao.client()
     without = {key: value for key, value in before.items() if key != "VAULT_ENC_KEY"}
     client.secrets.kv.v2.create_or_update_secret(path="supabase", mount_point="connectors", secret=without)
-    bring_up(plane.workplace)
+    bring_up(plane.local_env)
     after = stored(plane)
     assert {key: after[key] for key in without} == without
     assert len(after["VAULT_ENC_KEY"]) == 32
@@ -123,12 +123,12 @@ def test_no_two_generated_values_are_alike(kind: SecretKind) -> None:
 def confidential(plane: Plane) -> list[str]:
     public = {key for key, kind in CLUSTER_SECRETS.items() if kind in (SecretKind.NAME, SecretKind.PUBLIC_KEYS)}
     values = [value for key, value in stored(plane).items() if key not in public]
-    return [*values, plane.workplace.servers.openbao.root_token]
+    return [*values, plane.local_env.servers.openbao.root_token]
 
 
 def test_no_secret_is_in_the_state_or_in_a_log_in_clear(plane: Plane) -> None:
     secrets = confidential(plane)
-    home = plane.workplace.servers.home.path
+    home = plane.local_env.servers.home.path
     files = [*(home / "state").glob("*.json"), *home.glob("*.log")]
     assert len(files) >= 4
     for path in files:
@@ -137,7 +137,7 @@ def test_no_secret_is_in_the_state_or_in_a_log_in_clear(plane: Plane) -> None:
 
 
 def test_every_private_file_is_for_this_user_alone(plane: Plane) -> None:
-    home = plane.workplace.servers.home.path
+    home = plane.local_env.servers.home.path
     assert home.stat().st_mode & 0o077 == 0
     for name in (
         "openbao-keys.json",

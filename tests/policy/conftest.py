@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from embedded.runner.policy import PolicyPack
-from tests.policy.analyzer import running_pack
+from data_plane.engine.runner.policy import PolicyPack
+from tests.support.analyzer import running_pack
 
 
 @pytest.fixture(scope="session")

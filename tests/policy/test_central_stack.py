@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from pulumi_policy import PolicyConfigSchema
 
-from embedded.runner.policy import PolicyPack
-from embedded.runner.properties import UNKNOWN
+from data_plane.engine.runner.policy import PolicyPack
+from data_plane.engine.runner.properties import UNKNOWN
 from policies.central_stack import POLICIES
 from policies.pack import POLICIES as ALL
-from tests.policy.analyzer import CENTRAL, PACK, PROJECT, Declared, checked_resource, checked_stack, told
-from tests.policy.test_secret_literals import KNOWN
-from tests.policy.whole_program import CENTRAL_STACK, central_programs
+from tests.support.analyzer import CENTRAL, PACK, PROJECT, Declared, checked_resource, checked_stack, told
+from tests.support.secret_literals import KNOWN
+from tests.support.whole_program import CENTRAL_PROGRAMS, CENTRAL_STACK, central_program
 
 GROUP = {policy.name for policy in POLICIES}
 PINNED, SECRET, DATA = "images-are-pinned", "no-secret-literal", "data-is-protected"
 DOOR, PODS, BACKUPS = "only-the-gateway-is-reachable", "pods-are-restricted", "backups-are-present"
+WAYS_OUT = "egress-is-bounded"
 CARE, BUDGET = "containers-have-resources-and-probes", "replicas-survive-disruption"
 
 NONE = PolicyConfigSchema(properties={})
@@ -92,7 +93,25 @@ def mounted(path: str, **volume: Any) -> Declared:
 
 GITHUB, TOKEN, URL = KNOWN["GitHub"], KNOWN["service role"], KNOWN["PostgreSQL"]
 
+
+def way_out(*peers: dict[str, Any], **rule: Any) -> Declared:
+    return spec("networking.k8s.io/v1:NetworkPolicy", egress=[{"to": list(peers), **rule}])
+
+
+def block(cidr: str, *inside: str) -> dict[str, Any]:
+    return {"ipBlock": {"cidr": cidr, **({"except": list(inside)} if inside else {})}}
+
+
 VIOLATIONS: list[tuple[str, Declared, str]] = [
+    (WAYS_OUT, way_out(), "leads everywhere"),
+    (WAYS_OUT, spec("networking.k8s.io/v1:NetworkPolicy", egress=[{"ports": [{"port": 443}]}]), "leads everywhere"),
+    (WAYS_OUT, way_out(block("0.0.0.0/0")), "leads to 169.254.169.254"),
+    (WAYS_OUT, way_out(block("0.0.0.0/0", "10.0.0.0/8")), "leads to 169.254.169.254"),
+    (WAYS_OUT, way_out(block("0.0.0.0/0", "169.254.0.0/16")), "leads to 168.63.129.16"),
+    (WAYS_OUT, way_out(block("169.254.169.254/32")), "leads to 169.254.169.254"),
+    (WAYS_OUT, way_out(block("10.0.0.0/8"), block("::/0", "fd20::/16")), "leads to fd00:ec2::254"),
+    (WAYS_OUT, way_out(block("fc00::/7", "fd00:ec2::/32")), "leads to fd20:ce::254"),
+    (WAYS_OUT, way_out(block("100.64.0.0/10")), "leads to 100.100.100.200"),
     (PINNED, pod(image="registry.example.com/app"), "always the same image"),
     (PINNED, pod(image="registry.example.com/app:latest"), "latest"),
     (PINNED, pod(image="registry.example.com:5000/app"), "registry.example.com:5000/app"),
@@ -219,6 +238,13 @@ LET_THROUGH: list[tuple[str, Declared]] = [
     ("a schema of a project's own program", schema("reporting", stack="prod-cell-1", protect=False)),
     ("data on a claim", mounted("/var/lib/postgresql/data", persistentVolumeClaim={"claimName": "data"})),
     ("a socket in an emptyDir", mounted("/var/run/postgresql", emptyDir={})),
+    ("a way to a network", way_out(block("10.0.0.0/8"))),
+    ("a way to the world but for its own networks", way_out(block(
+        "0.0.0.0/0", "169.254.0.0/16", "168.63.129.16/32", "100.64.0.0/10", "192.0.0.0/24"))),
+    ("a way to Pods", way_out({"podSelector": {"matchLabels": {"app": "x"}}})),
+    ("a policy that denies", spec("networking.k8s.io/v1:NetworkPolicy", policyTypes=["Egress"], egress=[])),
+    ("a network that is not known yet", way_out({"ipBlock": {"cidr": UNKNOWN}})),
+    ("a policy of a project's", replace(way_out(block("0.0.0.0/0")), stack="prod-cell-1")),
     ("a ClusterIP", service(type="ClusterIP")),
     ("a headless Service", service(clusterIP="None")),
     ("an Ingress of the gateway", central("networking.k8s.io/v1:Ingress", part="Gateway")),
@@ -255,13 +281,13 @@ def production_pack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy
     pack.close()
 
 
-@pytest.mark.parametrize(("name", "resource", "said"), VIOLATIONS, ids=range(len(VIOLATIONS)))
+@pytest.mark.parametrize(("name", "resource", "expected"), VIOLATIONS, ids=range(len(VIOLATIONS)))
 def test_what_is_unsound_is_refused(cell_pack: PolicyPack, central_pack: PolicyPack, name: str,
-                                    resource: Declared, said: str) -> None:  # fmt: skip
+                                    resource: Declared, expected: str) -> None:  # fmt: skip
     pack = central_pack if resource.stack == CENTRAL_STACK else cell_pack
     found = checked_resource(pack, resource)
     assert name in told(found), f"refused by {sorted(told(found))} only"
-    assert any(said in message for message in told(found)[name]), told(found)[name]
+    assert any(expected in message for message in told(found)[name]), told(found)[name]
     assert all(violation.mandatory == (name not in {CARE, BUDGET}) for violation in found if violation.policy == name)
 
 
@@ -270,6 +296,18 @@ def test_what_is_sound_is_let_through(cell_pack: PolicyPack, central_pack: Polic
                                       resource: Declared) -> None:  # fmt: skip
     pack = central_pack if resource.stack == CENTRAL_STACK else cell_pack
     assert not {name: text for name, text in told(checked_resource(pack, resource)).items() if name in GROUP}
+
+
+@pytest.mark.parametrize(("inputs", "refused"), [({"renderYamlToDirectory": "/manifests"}, False), ({}, True)])
+def test_only_a_manifest_in_a_folder_holds_no_data(
+    central_pack: PolicyPack, inputs: dict[str, Any], refused: bool
+) -> None:
+    provider = Declared("pulumi:providers:kubernetes", inputs, stack=CENTRAL_STACK)
+    checked_resource(central_pack, provider)
+    request, urn, properties = stateful(protect=False).request()
+    request.provider = f"{provider.urn}::it"
+    found = told(central_pack.check_resource(request, urn, properties))
+    assert (DATA in found) is refused
 
 
 def test_every_policy_has_a_case_that_it_refuses() -> None:
@@ -301,7 +339,8 @@ def moved(resources: list[Declared], stack: str) -> list[Declared]:
     return [replace(resource, stack=stack) for resource in resources]
 
 
-PRODUCTION = {name: moved(found, "prod-central") for name, found in central_programs().items()}
+def production(name: str) -> list[Declared]:
+    return moved(central_program(name), "prod-central")
 
 
 def findings(pack: PolicyPack, resources: list[Declared], policy: str) -> list[str]:
@@ -310,12 +349,12 @@ def findings(pack: PolicyPack, resources: list[Declared], policy: str) -> list[s
 
 @pytest.mark.parametrize("name", ["everything", "CloudNativePG", "external database", "nothing", "without services"])
 def test_a_database_with_backups_or_elsewhere_passes(production_pack: PolicyPack, name: str) -> None:
-    assert not findings(production_pack, PRODUCTION[name], BACKUPS)
+    assert not findings(production_pack, production(name), BACKUPS)
 
 
 @pytest.mark.parametrize("name", ["as it comes", "files on one node", "Gateway API"])
 def test_a_database_without_backups_is_refused(production_pack: PolicyPack, name: str) -> None:
-    (message,) = findings(production_pack, PRODUCTION[name], BACKUPS)
+    (message,) = findings(production_pack, production(name), BACKUPS)
     assert "archives no write-ahead log" in message
     assert "has no base backups by a schedule" in message
 
@@ -325,12 +364,12 @@ def changed(name: str, kind: str, change: dict[str, Any]) -> list[Declared]:
         replace(item, properties={**item.properties, "spec": {**item.properties["spec"], **change}})
         if item.type.endswith(f":{kind}")
         else item
-        for item in PRODUCTION[name]
+        for item in production(name)
     ]
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "change", "said"),
+    ("name", "kind", "change", "expected"),
     [
         ("everything", "CronJob", {"suspend": True}, "no base backups"),
         ("CloudNativePG", "ScheduledBackup", {"suspend": True}, "no base backups"),
@@ -342,28 +381,28 @@ def changed(name: str, kind: str, change: dict[str, Any]) -> list[Declared]:
     ],
 )
 def test_half_a_backup_is_refused(
-    production_pack: PolicyPack, name: str, kind: str, change: dict[str, Any], said: str
+    production_pack: PolicyPack, name: str, kind: str, change: dict[str, Any], expected: str
 ) -> None:
     (message,) = findings(production_pack, changed(name, kind, change), BACKUPS)
-    assert said in message
+    assert expected in message
 
 
-def test_a_workplace_needs_no_backups(central_pack: PolicyPack) -> None:
-    assert not findings(central_pack, central_programs()["as it comes"], BACKUPS)
+def test_a_local_env_needs_no_backups(central_pack: PolicyPack) -> None:
+    assert not findings(central_pack, central_program("as it comes"), BACKUPS)
 
 
 def test_replicas_without_a_disruption_budget_are_told(production_pack: PolicyPack) -> None:
-    without = [item for item in PRODUCTION["everything"] if not item.type.endswith(":PodDisruptionBudget")]
+    without = [item for item in production("everything") if not item.type.endswith(":PodDisruptionBudget")]
     messages = findings(production_pack, without, BUDGET)
     assert any("replicas and no PodDisruptionBudget" in message for message in messages)
-    assert not findings(production_pack, PRODUCTION["everything"], BUDGET)
+    assert not findings(production_pack, production("everything"), BUDGET)
 
 
-@pytest.mark.parametrize("name", PRODUCTION)
+@pytest.mark.parametrize("name", CENTRAL_PROGRAMS)
 def test_the_program_itself_passes_the_whole_pack(
     production_pack: PolicyPack, central_pack: PolicyPack, name: str
 ) -> None:
-    for pack, resources in ((production_pack, PRODUCTION[name]), (central_pack, central_programs()[name])):
+    for pack, resources in ((production_pack, production(name)), (central_pack, central_program(name))):
         found = [violation for item in resources for violation in checked_resource(pack, item)]
         # In this variant whoever sets it names an image of their own, by a tag that moves.
         allowed = {PINNED} if name == "CloudNativePG" else set()

@@ -12,7 +12,7 @@ TAG = st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,20}\Z").map(lambda tag: f":
 DIGEST = st.from_regex(r"\A[0-9a-f]{64}\Z").map(lambda digest: f"@sha256:{digest}")
 SUFFIX = st.one_of(st.just(""), TAG, DIGEST, st.tuples(TAG, DIGEST).map("".join))
 SERVER = st.sampled_from([
-    "postgres", "postgresql", "postgresql-repmgr", "postgis", "pgvector", "timescaledb-ha", "spilo-16", "cockroach", "yugabyte", "citus",
+    "postgres", "postgresql", "postgresql-repmgr", "postgis", "pgvector", "timescaledb-ha", "spilo-16", "cockroachdb", "yugabyte", "citus",
     "crunchy-postgres-gis", "percona-distribution-postgresql", "edb-postgres-advanced", "alloydbomni", "my-postgres", "postgres17",
 ])  # fmt: skip
 CLIENT = st.sampled_from([

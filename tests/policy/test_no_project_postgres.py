@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from embedded.runner.policy import PolicyPack
-from embedded.runner.properties import UNKNOWN
-from tests.policy.analyzer import CENTRAL, Declared, checked_resource, checked_stack, told
+from data_plane.engine.runner.policy import PolicyPack
+from data_plane.engine.runner.properties import UNKNOWN
+from tests.support.analyzer import CENTRAL, Declared, checked_resource, checked_stack, told
 
 GROUP = {
     "no-postgres-workload",
@@ -19,6 +19,8 @@ GROUP = {
     "no-postgres-database-or-admin-role",
     "no-postgres-container",
     "no-postgres-by-command",
+    "no-postgres-on-machines",
+    "no-postgres-container-by-image-id",
     "no-bundled-supabase",
 }
 
@@ -503,7 +505,7 @@ def test_it_has_to_be_the_stack_that_is_running(cell_pack: PolicyPack) -> None:
     assert_refused(cell_pack, CENTRAL_DATABASE, "no-postgres-workload")
 
 
-# A Supabase of one's own
+# A standalone Supabase
 
 
 def test_services_of_supabase_are_not_bundled(cell_pack: PolicyPack) -> None:
@@ -529,3 +531,53 @@ def assert_refused(pack: PolicyPack, resource: Declared, policy: str) -> None:
 def assert_allowed(pack: PolicyPack, resource: Declared) -> None:
     found = {policy: messages for policy, messages in told(checked_resource(pack, resource)).items() if policy in GROUP}
     assert not found
+
+
+# Images that are known by their ID only
+
+PULLED = Declared("docker:index/remoteImage:RemoteImage", {"name": "postgres:16"}, name="pulled")
+ANOTHER = Declared("docker:index/remoteImage:RemoteImage", {"name": "redis:7"}, name="another")
+BY_ID = Declared("docker:index/container:Container", {"name": "x", "image": UNKNOWN}, name="by-id")
+
+
+def depending(pack: PolicyPack, resource: Declared, source: Declared) -> dict[str, list[str]]:
+    asked, urn, properties = resource.request()
+    asked.propertyDependencies["image"].urns.append(source.urn)
+    return told(pack.check_stack([source.request(), (asked, urn, properties)]))
+
+
+def test_a_container_by_the_id_of_a_servers_image_is_refused(cell_pack: PolicyPack) -> None:
+    found = depending(cell_pack, BY_ID, PULLED)["no-postgres-container-by-image-id"]
+    assert "postgres:16" in found[0]
+
+
+def test_a_container_by_the_id_of_another_image_is_let_through(cell_pack: PolicyPack) -> None:
+    assert "no-postgres-container-by-image-id" not in depending(cell_pack, BY_ID, ANOTHER)
+
+
+def test_a_container_by_an_id_that_was_pulled_before_is_refused(cell_pack: PolicyPack) -> None:
+    identity = "sha256:" + "5" * 64
+    pulled = replace(PULLED, properties={"name": "postgres:16", "imageId": identity})
+    container = replace(BY_ID, properties={"name": "x", "image": identity})
+    assert "no-postgres-container-by-image-id" in told(checked_stack(cell_pack, [pulled, container]))
+
+
+def test_a_server_that_is_pulled_and_not_run_is_let_through(cell_pack: PolicyPack) -> None:
+    assert "no-postgres-container-by-image-id" not in told(checked_stack(cell_pack, [PULLED]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties"),
+    [
+        ("kubernetes:yaml:ConfigGroup", {"yaml": 5}),
+        ("kubernetes:yaml/v2:ConfigGroup", {"objs": True}),
+        ("kubernetes:yaml/v2:ConfigFile", {"file": 5}),
+        ("kubernetes:helm.sh/v3:Release", {"chart": "x", "values": [1]}),
+        ("kubernetes:yaml:ConfigGroup", {"yaml": "a: &a [*a, *a]"}),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_with_the_reason(
+    cell_pack: PolicyPack, kind: str, properties: dict[str, Any]
+) -> None:
+    found = [violation for violation in checked_resource(cell_pack, Declared(kind, properties)) if violation.mandatory]
+    assert any("cannot be checked, so it is refused" in violation.message for violation in found)

@@ -10,12 +10,12 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2
 
-from embedded.errors import EmbeddedError
-from embedded.home import CHECKOUT
-from embedded.runner.policy import PolicyPack
-from tests.policy.analyzer import PACK, PROJECT, Declared, checked_resource, told
+from data_plane.engine.runner.policy import PolicyPack
+from data_plane.errors import DataPlaneError
+from data_plane.state_dir import CHECKOUT
+from tests.support.analyzer import PACK, PROJECT, Declared, checked_resource, told
 
-DOCUMENT = CHECKOUT / "docs" / "policies.md"
+DOCUMENT = CHECKOUT / "docs" / "reference" / "policies.md"
 POSTGRES = Declared(
     "kubernetes:apps/v1:Deployment",
     {"spec": {"template": {"spec": {"containers": [{"name": "db", "image": "postgres:16.4"}]}}}},
@@ -52,9 +52,9 @@ def test_every_setting_has_a_type_a_default_and_a_description(information: analy
             assert {"type", "default", "description"} <= set(schema.keys()), f"{policy.name}: {name}"
 
 
-def configured(tmp_path: Path, said: Any) -> PolicyPack:
+def configured(tmp_path: Path, text: Any) -> PolicyPack:
     file = tmp_path / "policies.json"
-    file.write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+    file.write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
     return PolicyPack(PACK, PROJECT, "prod-cell-1", preview=True, config=file)
 
 
@@ -80,7 +80,7 @@ def test_a_level_can_be_set_for_one_policy_and_for_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("text", "message"),
     [
         ("{", "cannot be read as JSON"),
         ([], "expected an object"),
@@ -90,9 +90,9 @@ def test_a_level_can_be_set_for_one_policy_and_for_all(tmp_path: Path) -> None:
         ({"no-postgres-workload": {"stacks": []}}, "no setting 'stacks'"),
     ],
 )
-def test_a_wrong_configuration_is_refused_with_the_files_name(tmp_path: Path, said: object, message: str) -> None:
-    with pytest.raises(EmbeddedError, match=message) as caught:
-        configured(tmp_path, said)
+def test_a_wrong_configuration_is_refused_with_the_files_name(tmp_path: Path, text: object, message: str) -> None:
+    with pytest.raises(DataPlaneError, match=message) as caught:
+        configured(tmp_path, text)
     assert str(tmp_path / "policies.json") in str(caught.value)
 
 

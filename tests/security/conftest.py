@@ -1,24 +1,20 @@
-"""The world of the security tests: brought up once on the oldest PostgreSQL that is here and once on the newest."""
+"""The world of the security tests: brought up on the oldest PostgreSQL that is here and on the newest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from embedded.workplace import Workplace
-from tests.conftest import Plane, bring_up
-from tests.integration.test_platform_sql import binaries
 from tests.security.world import PROJECTS, World
+from tests.support.data_planes import Plane, brought_up
+from tests.support.postgresqls import binaries, oldest_and_newest
 
-# By name, the system's come before the wheel's: the oldest and the newest.
-VERSIONS = sorted({min(binaries()), max(binaries())})
 
-
-@pytest.fixture(scope="session", params=VERSIONS)
-def world(request: pytest.FixtureRequest, new_workplace: Callable[[dict[str, str]], Workplace]) -> Iterator[World]:
+@pytest.fixture(scope="module", params=oldest_and_newest())
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DATA_PLANE_POSTGRES_BIN", str(binaries()[request.param]))
-        workplace = new_workplace(PROJECTS)
-        bring_up(workplace)
-    made = World.on(Plane(workplace))
-    yield made
-    made.close()
+        with brought_up(tmp_path_factory.mktemp("world"), PROJECTS, cells=2) as local_env:
+            environment.undo()
+            made = World.on(Plane(local_env))
+            yield made
+            made.close()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from components.naming import AccessLevel
+from data_plane.model.naming import AccessLevel
 
 __all__ = ["PEOPLE", "Attempt", "load", "send"]
 

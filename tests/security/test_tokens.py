@@ -13,9 +13,20 @@ from joserfc.jwk import ECKey, KeySet
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 from psycopg.errors import InsufficientPrivilege
 
-from components.naming import API_LEVELS, AccessLevel, TenantNames
-from tests.integration.test_platform_sql import binaries
-from tests.security.world import APART, ATTACKER, HIDDEN, VICTIM, World, begin_request
+from data_plane.model.naming import API_LEVELS, AccessLevel, TenantNames
+from tests.security.world import (
+    APART,
+    ATTACKER,
+    CELL,
+    ELSEWHERE,
+    HIDDEN,
+    OTHER_CELL,
+    TENANTS,
+    VICTIM,
+    World,
+    begin_request,
+)
+from tests.support.postgresqls import binaries
 
 pytestmark = pytest.mark.parametrize("world", [max(binaries())], indirect=True)
 
@@ -193,8 +204,8 @@ def test_a_token_is_good_from_its_first_second_to_its_last(world: World) -> None
 
 
 def test_a_key_verifies_for_as_long_as_it_is_published_and_no_longer(world: World) -> None:
-    url = world.plane.workplace.engine.outputs("local-central")["jwksUrl"]
-    operator = world.plane.workplace.servers.openbao.client()
+    url = world.plane.local_env.engine.outputs("local-central")["jwksUrl"]
+    operator = world.plane.local_env.servers.openbao.client()
     before = published(world)["keys"]
     old = world.token(ATTACKER, AccessLevel.ANON)
     # Twice: OpenBao has the next key ready, and signs with it from the rotation on.
@@ -230,10 +241,15 @@ def test_no_private_key_is_published(world: World) -> None:
 # A good token of a tenant, at the PostgREST of others.
 
 SERVED: list[tuple[str, TenantNames, bool]] = [
-    ("authenticator", ATTACKER, True),
-    ("authenticator", VICTIM, True),
-    ("authenticator", HIDDEN, False),
-    ("authenticator", APART, False),
+    *(("authenticator", names, False) for names in TENANTS),
+    (CELL.login, ATTACKER, True),
+    (CELL.login, VICTIM, True),
+    (CELL.login, HIDDEN, False),
+    (CELL.login, APART, False),
+    (CELL.login, ELSEWHERE, False),
+    (OTHER_CELL.login, ELSEWHERE, True),
+    (OTHER_CELL.login, ATTACKER, False),
+    (OTHER_CELL.login, HIDDEN, False),
     (APART.authenticator, APART, True),
     (APART.authenticator, ATTACKER, False),
     (APART.authenticator, HIDDEN, False),
@@ -259,7 +275,9 @@ def test_a_good_token_opens_the_tenant_only_where_it_is_served(
 @pytest.mark.parametrize(
     ("login", "schemas"),
     [
-        ("authenticator", ["public", "storage", "data_plane_api", ATTACKER.schema, VICTIM.schema]),
+        ("authenticator", ["public", "storage", "data_plane_api"]),
+        (CELL.login, ["public", "storage", "data_plane_api", ATTACKER.schema, VICTIM.schema]),
+        (OTHER_CELL.login, ["public", "storage", "data_plane_api", ELSEWHERE.schema]),
         (APART.authenticator, ["public", "storage", "data_plane_api", APART.schema]),
     ],
 )

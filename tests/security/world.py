@@ -11,19 +11,19 @@ import hvac
 import psycopg
 from psycopg import sql
 
-from components.naming import AccessLevel, TenantNames
-from embedded.servers import LOOPBACK
+from data_plane.local.servers import LOOPBACK
+from data_plane.model.naming import API_LEVELS, AccessLevel, ApiServer, TenantNames
 from tests.conftest import Plane
-from tests.integration.test_sign_in import AUTH_TABLES
-from tests.integration.test_storage import make_storage
-from tests.security.isolation import Actor, Door
+from tests.security.isolation import FURTHER, Actor, Door
+from tests.support.auth import AUTH_TABLES
+from tests.support.storage import make_storage
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 PROJECT = """\
 slug: {slug}
 display_name: {slug}
-cell: cell-1
+cell: {cell}
 owners: [{slug}-owner]
 users:
   solution_admin: [{slug}-admin]
@@ -38,13 +38,19 @@ exposed: {exposed}
   statement_timeout: 20s
 """
 
-ATTACKER, APART, VICTIM, HIDDEN = (TenantNames(slug) for slug in ("alpha", "delta", "beta-two", "hidden"))
-"""Alpha, and delta over a PostgREST of its own, attack beta-two, which shares alpha's, and hidden, which has none."""
-TENANTS = (ATTACKER, APART, VICTIM, HIDDEN)
+ATTACKER, APART, VICTIM, HIDDEN, ELSEWHERE = (
+    TenantNames(slug) for slug in ("alpha", "delta", "beta-two", "hidden", "elsewhere")
+)
+"""Alpha, and delta over a PostgREST of its own, attack beta-two, which shares alpha's, hidden, which has none, and
+elsewhere, which is served by another cell's."""
+TENANTS = (ATTACKER, APART, VICTIM, HIDDEN, ELSEWHERE)
+CELL, OTHER_CELL = ApiServer.of_cell("cell-1"), ApiServer.of_cell("cell-2")
+"""The API servers of alpha's and beta-two's cell, and of elsewhere's."""
 
 PROJECTS = {
     f"{names.slug}.yaml": PROJECT.format(
         slug=names.slug,
+        cell="cell-2" if names == ELSEWHERE else "cell-1",
         exposed=str(names != HIDDEN).lower(),
         api="api: dedicated\n" if names == APART else "",
     )
@@ -83,6 +89,16 @@ BELONGINGS = """
     comment on table notes is 'internal: see the wiki';
     select lo_from_bytea({large_object}, 'a large object');
 """
+# A further schema, opened to the tenant's own roles as its first one is by default.
+BESIDE = """
+    select data_plane_api.create_schema('private');
+    set search_path = {schema};
+    grant usage on schema {schema} to {anon}, {authenticated}, {service_role};
+    alter default privileges in schema {schema} grant select, insert, update, delete on tables to {anon}, {authenticated};
+    alter default privileges in schema {schema} grant all on tables to {service_role};
+    alter default privileges in schema {schema}
+        grant usage, select on sequences to {anon}, {authenticated}, {service_role};
+"""
 # What the platform's server may have beside its tenants.
 PLATFORM = """
     create publication supabase_realtime;
@@ -110,21 +126,26 @@ class World:
         """Fills the tenants of a plane that is up with one of everything."""
         with plane.admin() as admin:
             major = admin.info.server_version // 10_000
-            for login in ("authenticator", APART.authenticator, "supabase_auth_admin"):
+            for login in ("authenticator", CELL.login, OTHER_CELL.login, APART.authenticator, "supabase_auth_admin"):
                 admin.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), SERVICE_PASSWORD))
-            # A workplace has a stand-in for one of them.
+            # A local environment has a stand-in for one of them.
             admin.execute("drop table if exists auth.users cascade")
             admin.execute(AUTH_TABLES.encode())
             admin.execute("reset role")
             admin.execute(PLATFORM.encode())
-        make_storage(plane.workplace.servers.postgres)
+        make_storage(plane.local_env.servers.postgres)
         world = cls(plane, major)
         with plane.admin() as admin:
             for names in TENANTS:
                 admin.execute("insert into storage.objects (bucket_id, name) values (%s, 'a file')", [names.schema])
                 admin.execute("insert into data_plane.invitations values (%s, 'guest@example.org')", [names.schema])
         for names in TENANTS:
-            world.owner(names).execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names]).encode())
+            owner = world.owner(names)
+            owner.execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names]).encode())
+            schema = names.schema + FURTHER
+            owner.execute(BESIDE.format(schema=schema, **{level: names.role(level) for level in API_LEVELS}).encode())
+            owner.execute(BELONGINGS.format(large_object=LARGE_OBJECTS[names] + 10_000).encode())
+            owner.execute("reset search_path")
         return world
 
     def admin(self) -> Connection:
@@ -147,7 +168,7 @@ class World:
     def person(self, name: str) -> hvac.Client:
         """OpenBao as somebody signed in."""
         if name not in self._people:
-            self._people[name] = self.plane.workplace.sign_in(name)
+            self._people[name] = self.plane.local_env.sign_in(name)
         return self._people[name]
 
     def token(self, names: TenantNames, level: AccessLevel) -> str:
@@ -158,7 +179,7 @@ class World:
         """A session of one of the services."""
         return psycopg.connect(
             host=LOOPBACK,
-            port=self.plane.workplace.servers.postgres.port,
+            port=self.plane.local_env.servers.postgres.port,
             user=name,
             password=password,
             dbname="postgres",
@@ -170,7 +191,7 @@ class World:
     def bystanders(self) -> dict[str, object]:
         """Sessions of others, for the SQL of the matrix: by login or process ID."""
         lease = self.lease(VICTIM, AccessLevel.OWNER)
-        others = {"other": lease, "admin": self.admin(), "api": self.login("authenticator")}
+        others = {"other": lease, "admin": self.admin(), "api": self.login(CELL.login)}
         self._others.extend(others.values())
         pids = {f"{name}_pid": session.info.backend_pid for name, session in others.items()}
         return {**pids, "other_lease": lease.info.user}
@@ -183,7 +204,7 @@ class World:
             alone: outside of one, which only a lease can be.
         """
         if actor not in self._sessions or self._sessions[actor].closed:
-            login = {Door.TOKEN: "authenticator", Door.DEDICATED: APART.authenticator}.get(actor.door)
+            login = {Door.TOKEN: CELL.login, Door.DEDICATED: APART.authenticator}.get(actor.door)
             self._sessions[actor] = self.login(login) if login else self.lease(ATTACKER, actor.level)
         session = self._sessions[actor]
         if alone and actor.door is Door.LEASE:
@@ -212,9 +233,9 @@ def begin_request(
     Source: src/PostgREST/Query/PreQuery.hs at v14: the transaction's variables in one statement, then the pre-request
     function if one is set.
     """
-    said = {"role": names.role(level), "project": names.slug, **(claims or {})}
+    message = {"role": names.role(level), "project": names.slug, **(claims or {})}
     session.execute(
         "select set_config('search_path', %s, true), set_config('role', %s, true),"
         " set_config('request.jwt.claims', %s, true), set_config('request.method', 'POST', true)",
-        [f'"{names.schema}", "public", "extensions"', names.role(level), json.dumps(said)],
+        [f'"{names.schema}", "public", "extensions"', names.role(level), json.dumps(message)],
     )

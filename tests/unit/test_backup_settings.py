@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from components.backup_settings import BackupSettings, store_variables
-from components.problems import ConfigurationError
-from connector.backups import RestoreRequest, parse_moment, s3_credentials
-from connector.errors import ConnectorError
-from embedded.backups import BackupError, BackupList, PhysicalBackup, load_backup_settings
-from embedded.home import Home
+from data_plane.connector.backups import RestoreRequest, parse_moment, s3_credentials
+from data_plane.errors import BackupError, ConnectorError
+from data_plane.local.backups import load_backup_settings
+from data_plane.model.backup_list import BackupList, PhysicalBackup
+from data_plane.model.backup_settings import BackupSettings, store_variables
+from data_plane.model.connector_secrets import SecretsMissingError
+from data_plane.model.problems import ConfigurationError
+from data_plane.state_dir import StateDir
 
 LEAST = {"bucket": "backups", "prefix": "prod"}
 
@@ -77,7 +79,7 @@ def test_backups_of_nothing_are_refused() -> None:
 
 def test_the_local_settings_are_a_file_with_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATA_PLANE_BACKUPS", raising=False)
-    home = Home(tmp_path)
+    home = StateDir(tmp_path)
     with pytest.raises(BackupError, match=r"backups\.yaml is missing: it says where backups go"):
         load_backup_settings(home)
     (tmp_path / "backups.yaml").write_text("bucket: backups\nprefix: local\nphysical:\n  retain: 3\n", encoding="utf-8")
@@ -129,5 +131,7 @@ def test_the_last_backup_before_the_moment_is_taken() -> None:
 def test_the_access_key_comes_from_openbao() -> None:
     keys = {"BACKUP_S3_ACCESS_KEY_ID": "a", "BACKUP_S3_SECRET_ACCESS_KEY": "b", "POSTGRES_PASSWORD": "c"}
     assert s3_credentials(keys, "backups") == {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    with pytest.raises(ConnectorError, match="bao kv patch -mount=connectors supabase BACKUP_S3_SECRET_ACCESS_KEY=-"):
+    with pytest.raises(
+        SecretsMissingError, match="bao kv patch -mount=connectors supabase BACKUP_S3_SECRET_ACCESS_KEY=-"
+    ):
         s3_credentials({**keys, "BACKUP_S3_SECRET_ACCESS_KEY": ""}, "backups")

@@ -9,23 +9,18 @@ import pulumi_kubernetes as k8s
 import pulumi_vault as vault
 import pytest
 
-from components.catalog import Service, load_catalog
-from components.central.backups import (
-    SCRIPTS,
-    Archiving,
-    Backups,
-    BackupsArgs,
-    archiving,
-    recovery,
-    required_backup_secrets,
-)
-from components.central.cluster import Cluster, Place
+from components.central.backups import Archiving, Backups, BackupsArgs, archiving, required_backup_secrets
+from components.central.cluster import Cluster
 from components.central.connector_secrets import ConnectorSecrets
-from components.central.service_logins import SERVICE_LOGINS
+from components.central.files import SCRIPTS
 from components.central.service_secrets import SecretAccess
-from components.cluster_settings import ClusterSettings
-from embedded.home import CHECKOUT
-from tests.unit.declared import Declared, Program, declare
+from data_plane.model.backup_objects import recovery
+from data_plane.model.catalog import Service, load_catalog
+from data_plane.model.cluster_names import Place
+from data_plane.model.cluster_settings import ClusterSettings
+from data_plane.model.service_logins import SERVICE_LOGINS
+from data_plane.state_dir import CHECKOUT
+from tests.support.declared import Declared, Program, declare
 
 BACKUPS: dict[str, Any] = {"bucket": "backups", "prefix": "prod", "endpoint": "https://s3.example.com:9000"}
 MODES: dict[str, dict[str, Any]] = {
@@ -149,19 +144,19 @@ def test_no_secret_is_in_a_manifest(mode: str) -> None:
                 assert key["name"] == "supabase-backups"
 
 
-def test_the_database_hands_its_log_to_the_courier() -> None:
+def test_the_database_hands_its_log_to_the_archiver() -> None:
     program, archive = declared("statefulset")
     assert archive.parameters["archive_mode"] == "on"
     assert archive.parameters["archive_timeout"] == "60s"
     script, path, folder = archive.parameters["archive_command"].split()
     assert path == "%p"
-    (courier,) = archive.companions
+    (archiver,) = archive.companions
     mounted = {mount["mount_path"]: mount["name"] for mount in archive.mounts}
-    assert mounted[folder] == {mount["mount_path"]: mount["name"] for mount in courier["volume_mounts"]}[folder]
+    assert mounted[folder] == {mount["mount_path"]: mount["name"] for mount in archiver["volume_mounts"]}[folder]
     assert script.rpartition("/")[0] in mounted
-    assert courier["command"] == [f"{script.rpartition('/')[0]}/wal-courier.sh", folder]
-    assert courier["restart_policy"] == "Always", "it would stop before the server, which writes to the last"
-    data = next(mount for mount in courier["volume_mounts"] if mount["name"] == "data")
+    assert archiver["command"] == [f"{script.rpartition('/')[0]}/wal-archiver.sh", folder]
+    assert archiver["restart_policy"] == "Always", "it would stop before the server, which writes to the last"
+    data = next(mount for mount in archiver["volume_mounts"] if mount["name"] == "data")
     assert data["read_only"] is True
     assert {volume["name"] for volume in archive.volumes} >= {mount["name"] for mount in archive.mounts}
     scripts = program.only("kubernetes:core/v1:ConfigMap", "backups").inputs["data"]
@@ -205,19 +200,24 @@ def test_cloudnativepg_uses_the_plugin() -> None:
     program, archive = declared(
         "cloudnativepg", {**BACKUPS, "encryption": "AES256", "physical": {"schedule": "0 2 * * *"}}
     )
-    store = program.only("kubernetes:barmancloud.cnpg.io/v1:ObjectStore", "backups-store").inputs["spec"]
+    object_store = program.only("kubernetes:barmancloud.cnpg.io/v1:ObjectStore", "backups-store").inputs
+    store = object_store["spec"]
     assert store["retentionPolicy"] == "14d"
     configuration = store["configuration"]
     assert configuration["destinationPath"] == "s3://backups/prod"
     assert configuration["endpointURL"] == "https://s3.example.com:9000"
     assert configuration["wal"] == {"compression": "gzip", "encryption": "AES256"}
-    assert configuration["s3Credentials"]["accessKeyId"] == {"name": "supabase-backups", "key": "AWS_ACCESS_KEY_ID"}
+    credentials = configuration["s3Credentials"]["accessKeyId"]
+    assert credentials == {"name": "supabase-backups", "key": "AWS_ACCESS_KEY_ID"}
+    assert object_store["metadata"]["name"] != credentials["name"], "the plugin takes one for the other"
+    secret = program.only("kubernetes:external-secrets.io/v1:ExternalSecret", "backups").inputs["spec"]["target"]
+    assert secret["template"]["metadata"]["labels"]["cnpg.io/reload"] == "true"
     schedule = program.only("kubernetes:postgresql.cnpg.io/v1:ScheduledBackup", "backups-schedule").inputs["spec"]
     assert schedule["schedule"] == "0 0 2 * * *"
     assert (schedule["method"], schedule["cluster"]) == ("plugin", {"name": "supabase-postgres"})
     (plugin,) = archive.plugins
     assert plugin["isWALArchiver"] is True
-    assert plugin["parameters"] == {"barmanObjectName": "supabase-backups", "serverName": "central"}
+    assert plugin["parameters"] == {"barmanObjectName": object_store["metadata"]["name"], "serverName": "central"}
     assert "archive_command" not in archive.parameters, "the operator sets it"
     assert not archive.companions
 

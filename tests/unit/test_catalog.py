@@ -5,16 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from components.catalog import Image, ResourceAmounts, Resources, Service, load_catalog
-from components.problems import ConfigurationError
-from embedded.home import CHECKOUT
+from data_plane.model.catalog import Image, ResourceAmounts, Resources, Service, load_catalog
+from data_plane.model.problems import ConfigurationError
+from data_plane.state_dir import CHECKOUT
 
 IMAGES = CHECKOUT / "stacks" / "images.yaml"
 RESOURCES = CHECKOUT / "stacks" / "resources.yaml"
-REST_IMAGE = "  rest: {repository: postgrest/postgrest, tag: v14.17}"
-REST_AMOUNTS = "  rest: {requests: {cpu: 250m, memory: 256Mi}, limits: {memory: 1Gi}}"
+REST_IMAGE = "  rest: {repository: postgrest/postgrest, tag: v14.17, source: docker-compose.yml}"
+REST_AMOUNTS = (
+    "  rest: {requests: {cpu: 25m, memory: 40Mi, ephemeral-storage: 64Mi}, "
+    "limits: {memory: 256Mi, ephemeral-storage: 1Gi}}"
+)
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
-IMAGE_KEYS = "one of: digest, repository, tag"
+IMAGE_KEYS = "one of: digest, repository, source, tag"
 
 
 class Checkout:
@@ -66,7 +69,7 @@ def checkout(tmp_path: Path) -> Checkout:
         ),
         (
             "  rest: {repository: postgrest/postgrest, tag: 14.17}",
-            "images.rest.tag: found 14.17; expected input should be a valid string",
+            "images.rest.tag: found 14.17; expected text; put a number",
         ),
         (
             "  rest: {repository: Postgrest, tag: v14.17}",
@@ -86,9 +89,9 @@ def checkout(tmp_path: Path) -> Checkout:
         (f"{REST_IMAGE}\n{REST_IMAGE}", "rest: found it a second time; expected each key once"),
         (
             "  postgrest: {repository: postgrest/postgrest, tag: v14.17}",
-            "images.postgrest: found 'postgrest'; expected input should be 'database', 'pooler'",
+            "images.postgrest: found 'postgrest'; expected one of: database, pooler",
         ),
-        ("  rest: postgrest/postgrest:v14.17", "images.rest: found 'postgrest/postgrest:v14.17'; expected input"),
+        ("  rest: postgrest/postgrest:v14.17", "images.rest: found 'postgrest/postgrest:v14.17'; expected a mapping"),
     ],
 )
 def test_a_wrong_image_is_one_problem_with_its_line_and_field(checkout: Checkout, by: str, expected: str) -> None:
@@ -113,7 +116,7 @@ def test_a_wrong_image_is_one_problem_with_its_line_and_field(checkout: Checkout
         ),
         (
             "  rest: {requests: {gpu: '1'}}",
-            "resources.rest.requests.gpu: found an unknown key; expected one of: cpu, memory",
+            "resources.rest.requests.gpu: found an unknown key; expected one of: cpu, ephemeral-storage, memory",
         ),
         (
             "  rest: {requests: {cpu: 250m}, limit: {memory: 1Gi}}",
@@ -121,7 +124,7 @@ def test_a_wrong_image_is_one_problem_with_its_line_and_field(checkout: Checkout
         ),
         ("  rest: {limits: {memory: 1Gi}}", "resources.rest.requests: found nothing; expected this field"),
         (f"{REST_AMOUNTS}\n{REST_AMOUNTS}", "rest: found it a second time; expected each key once"),
-        ("  best: {requests: {cpu: 250m}}", "resources.best: found 'best'; expected input should be 'database'"),
+        ("  best: {requests: {cpu: 250m}}", "resources.best: found 'best'; expected one of: database"),
     ],
 )
 def test_a_wrong_amount_is_one_problem_with_its_line_and_field(checkout: Checkout, by: str, expected: str) -> None:
@@ -156,14 +159,14 @@ def test_a_service_that_is_left_out_is_one_problem(checkout: Checkout, file: str
         ("", "stacks/images.yaml:1: document: found an empty file; expected a mapping that starts with `images:`"),
         (
             "- rest\n",
-            "stacks/images.yaml:1: document: found a CommentedSeq; expected a mapping that starts with `images:`",
+            "stacks/images.yaml:1: document: found [rest]; expected a mapping that starts with `images:`",
         ),
         ("images: {rest: [", "stacks/images.yaml:1: YAML: found "),
         ("images: {}\nimages: {}\n", "stacks/images.yaml:2: images: found it a second time; expected each key once"),
         ("pictures: {}\n", "stacks/images.yaml:1: images: found nothing; expected this field"),
     ],
 )
-def test_a_file_that_is_no_catalogue_says_what_it_should_be(checkout: Checkout, text: str, expected: str) -> None:
+def test_a_file_that_is_no_catalog_says_what_it_should_be(checkout: Checkout, text: str, expected: str) -> None:
     checkout.put("stacks/images.yaml", text)
     assert checkout.problems()[0].startswith(expected)
 
@@ -184,9 +187,19 @@ def test_a_file_that_is_not_there_is_named(checkout: Checkout) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["images", "resources"])
+def test_a_file_that_is_a_link_is_refused(checkout: Checkout, name: str) -> None:
+    path = checkout.root / "stacks" / f"{name}.yaml"
+    path.rename(checkout.root / "elsewhere.yaml")
+    path.symlink_to("../elsewhere.yaml")
+    assert checkout.problems() == [
+        f"stacks/{name}.yaml: file: found a symbolic link; expected the file or folder itself"
+    ]
+
+
 def test_the_problems_of_both_files_come_at_once(checkout: Checkout) -> None:
     image = checkout.replace("stacks/images.yaml", REST_IMAGE, REST_IMAGE.replace("v14.17", "latest"))
-    amounts = checkout.replace("stacks/resources.yaml", REST_AMOUNTS, REST_AMOUNTS.replace("250m", "much"))
+    amounts = checkout.replace("stacks/resources.yaml", REST_AMOUNTS, REST_AMOUNTS.replace("25m", "much"))
     places = [problem.partition(": ")[0] for problem in checkout.problems()]
     assert places == [f"stacks/images.yaml:{image}", f"stacks/resources.yaml:{amounts}"]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from components.cluster_settings import ClusterSettings
-from components.settings import DatabaseSettings
-from connector import cluster_backups
-from connector.backups import RestoreRequest
-from connector.cluster_backups import CentralStack, ClusterApi, ClusterBackups
-from connector.errors import ConnectorError
-from embedded.backups import BackupError, BackupList, PhysicalBackup
+from data_plane.connector import cluster_backups
+from data_plane.connector.backups import RestoreRequest
+from data_plane.connector.cluster_backups import CentralStack, ClusterApi, ClusterBackups
+from data_plane.errors import BackupError
+from data_plane.model.backup_list import BackupList, PhysicalBackup
+from data_plane.model.cluster_settings import ClusterSettings
+from data_plane.model.settings import DatabaseSettings
 
 ENDED = datetime(2026, 1, 2, 1, tzinfo=UTC)
 BACKUP = PhysicalBackup("20260102T000000", datetime(2026, 1, 2, tzinfo=UTC), ENDED, 1, 17)
@@ -70,7 +70,7 @@ def backups(api: Notes, monkeypatch: pytest.MonkeyPatch, **database: Any) -> Clu
         }
     )
     monkeypatch.setattr(ClusterBackups, "available", lambda _self: BackupList([BACKUP], []))
-    monkeypatch.setattr(ClusterBackups, "realign", lambda _self: api.done.append("realign"))
+    monkeypatch.setattr(ClusterBackups, "reconcile_credentials", lambda _self: api.done.append("reconcile_credentials"))
     monkeypatch.setattr(cluster_backups, "_POLL_SECONDS", 0)
     stack = CentralStack("prod-central", settings, DatabaseSettings(host="db"), "https://bao")
     return ClusterBackups(stack, lambda _text: None, api)
@@ -89,7 +89,7 @@ def test_a_restore_stops_the_server_first_and_starts_it_last(monkeypatch: pytest
     assert [step.partition(" ")[0] for step in plan] == ["suspend", "scale", "run", "the", "scale", "give"]
     found.restore(RestoreRequest())
     stop, start = "scale supabase-database 0", "scale supabase-database 1"
-    assert api.done == [*SUSPENDED, stop, RUN, start, *RESUMED, "realign"]
+    assert api.done == [*SUSPENDED, stop, RUN, start, *RESUMED, "reconcile_credentials"]
 
 
 def test_after_a_failed_restore_the_server_runs_on_the_former_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_after_a_failed_restore_the_server_runs_on_the_former_files(monkeypatch:
     with pytest.raises(BackupError, match="former files; the end of its log:\nwhat it said"):
         backups(api, monkeypatch).restore(RestoreRequest())
     assert api.done[-3:] == ["scale supabase-database 1", *RESUMED]
-    assert "realign" not in api.done
+    assert "reconcile_credentials" not in api.done
 
 
 def test_a_restore_that_still_runs_is_waited_for_and_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_restore_that_still_runs_is_waited_for_and_not_begun_again(monkeypatch
     api.job, api.replicas = "supabase-restore-7", 0
     backups(api, monkeypatch).restore(RestoreRequest())
     assert not any(step.startswith("run") for step in api.done)
-    assert api.done[-1] == "realign"
+    assert api.done[-1] == "reconcile_credentials"
 
 
 def test_the_server_stays_down_while_the_job_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_the_server_stays_down_while_the_job_is_at_work(monkeypatch: pytest.Monk
     monkeypatch.setattr(api, "outcome", lambda _job: None)
     found = backups(api, monkeypatch)
     monkeypatch.setattr(cluster_backups, "_JOB_SECONDS", 0)
-    with pytest.raises(BackupError, match="has not ended within 0 minutes; the same command goes on from there"):
+    with pytest.raises(BackupError, match="has not ended within 0 minutes; run the same command again to resume"):
         found.restore(RestoreRequest())
     assert api.replicas == 0
 
@@ -141,11 +141,11 @@ def test_with_cloudnativepg_the_plan_is_a_new_cluster(monkeypatch: pytest.Monkey
     text = "\n".join(found.plan(RestoreRequest(to=ENDED)))
     assert "serverName: central-2" in text
     assert "targetTime: '2026-01-02T01:00:00+00:00'" in text
-    with pytest.raises(ConnectorError, match="nothing was done"):
+    with pytest.raises(BackupError, match="nothing was done"):
         found.restore(RestoreRequest())
 
 
 def test_an_external_database_is_its_owners_to_restore(monkeypatch: pytest.MonkeyPatch) -> None:
     found = backups(Notes(), monkeypatch, mode="external", serverCidrs=["10.0.0.5/32"])
-    with pytest.raises(ConnectorError, match="whoever runs the external database restores it"):
+    with pytest.raises(BackupError, match="an external database is restored by its operator"):
         found.plan(RestoreRequest())

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from components.backup_settings import BackupSettings
-from components.catalog import Service
-from components.cluster_settings import ClusterSettings
-from components.problems import ConfigurationError
-from components.settings import CentralSettings
-from tests.unit.cluster_program import BACKUPS, CLOUD_NATIVE_PG, EXTERNAL, INGRESS, MINIMAL, SMTP, at, merged
-from tests.unit.test_settings import CENTRAL, load
+from data_plane.model.backup_settings import BackupSettings
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_settings import ClusterSettings
+from data_plane.model.problems import ConfigurationError
+from data_plane.model.settings import CentralSettings
+from tests.support.cluster_program import BACKUPS, CLOUD_NATIVE_PG, EXTERNAL, INGRESS, MINIMAL, SMTP, at, merged
+from tests.support.settings import CENTRAL, load
 
 # Supabase's image on the cluster has no certificate of its own.
 PLAIN = {**CENTRAL, "database": {**CENTRAL["database"], "sslmode": "disable"}}
@@ -55,7 +55,8 @@ def test_little_is_needed_and_the_rest_is_as_supabase_has_it() -> None:
         False,
         False,
     )
-    assert (settings.rest.max_rows, settings.rest.pool_size, settings.rest.pool_wait) == (1000, 20, 10)
+    assert (settings.rest.max_rows, settings.rest.pool_size, settings.rest.pool_wait) == (1000, 10, 10)
+    assert (settings.rest.dedicated.replicas, settings.rest.dedicated.pool_size) == (1, 2)
     assert (settings.storage.backend, settings.storage.region) == ("s3", "us-east-1")
     assert settings.storage.file_size_limit_bytes == 50 * 1024 * 1024
     assert settings.openbao.in_cluster
@@ -104,11 +105,11 @@ def test_a_central_stack_without_the_setting_has_no_cluster() -> None:
 # What does not exist
 
 _KEYS = (
-    "analytics, auth, backups, context, database, externalCidrs, functions, gateway, imgproxy, logs, namespace, "
-    "openbao, pooler, pullSecret, realtime, registry, renderTo, resources, rest, serviceMonitors, storage, studio"
+    "analytics, apiServerCidrs, auth, backups, clusterCidrs, context, database, externalCidrs, functions, gateway, images, "
+    "imgproxy, logs, namespace, openbao, pooler, priorityClasses, pullSecret, realtime, registry, renderTo, resources, rest, serviceMonitors, storage, studio"
 )
 _DATABASE_KEYS = (
-    "clientCidrs, clientNamespaces, image, instances, maxConnections, mode, parameters, serverCidrs, storage, "
+    "clientCidrs, clientNamespaces, dataFolder, image, instances, maxConnections, mode, parameters, serverCidrs, storage, "
     "storageClass, tlsSecret, walStorage"
 )
 
@@ -130,7 +131,7 @@ _DATABASE_KEYS = (
         ),
         ("auth.smtp.password", "adminEmail, host, port, senderName, user"),
         ("resources.rest.request", "limits, requests"),
-        ("resources.rest.requests.gpu", "cpu, memory"),
+        ("resources.rest.requests.gpu", "cpu, ephemeral-storage, memory"),
         ("backups.physical.retention", "archiveTimeout, retainDays, retainMinimum, schedule"),
         ("backups.logical.archiveTimeout", "retainDays, schedule"),
     ],
@@ -143,7 +144,7 @@ def test_an_unknown_setting_lists_the_known_ones_of_its_place(path: str, known: 
 
 def test_an_unknown_service_has_no_resources() -> None:
     problem = only_problem({"resources": {"kong": {"requests": {}}}})
-    assert problem.startswith("stacks/Pulumi.prod-1.yaml: kubernetes.resources.kong: found 'kong'; expected input")
+    assert problem.startswith("stacks/Pulumi.prod-1.yaml: kubernetes.resources.kong: found 'kong'; expected one of: ")
 
 
 # What does not go together
@@ -159,15 +160,23 @@ def test_an_unknown_service_has_no_resources() -> None:
         (at("database.mode", "cloudnativepg"), f"database.image: {FOUND_NOTHING} an image made for CloudNativePG"),
         (
             at("database.image", "supabase/postgres:17"),
-            "database.image: found 'supabase/postgres:17'; expected nothing; the image stands in stacks/images.yaml",
+            "database.image: found 'supabase/postgres:17'; expected nothing; the image stands in stacks/images.yaml, or under kubernetes.images",
         ),
         (
             {"database": {**EXTERNAL, "image": "a/b:1"}},
-            "database.image: found 'a/b:1'; expected nothing; the image stands in stacks/images.yaml",
+            "database.image: found 'a/b:1'; expected nothing; the image stands in stacks/images.yaml, or under kubernetes.images",
         ),
         (
             at("database.walStorage", "10Gi"),
             "database.walStorage: found '10Gi'; expected nothing, or `mode: cloudnativepg`",
+        ),
+        (
+            at("database.dataFolder", "custom"),
+            "database.dataFolder: found 'custom'; expected another name: that folder has the configuration",
+        ),
+        (
+            {"database": {**CLOUD_NATIVE_PG, "dataFolder": "pgdata-17"}},
+            "database.dataFolder: found 'pgdata-17'; expected nothing; with `mode: statefulset` alone it is ours",
         ),
         (
             {"database": {**CLOUD_NATIVE_PG, "tlsSecret": "tls"}},
@@ -316,7 +325,7 @@ def test_a_gateway_that_is_not_exposed_may_have_a_plain_url() -> None:
 )
 def test_a_secret_of_auth_is_no_plain_setting(name: str) -> None:
     assert only_problem({"auth": {"settings": {name: "hunter2"}}}) == (
-        f"stacks/Pulumi.prod-1.yaml: kubernetes.auth.settings: found {{'{name}': 'hunter2'}}; "
+        f"stacks/Pulumi.prod-1.yaml: kubernetes.auth.settings: found a mapping with {name}; "
         f"expected no {name}: name it under `secrets` and put its value into OpenBao"
     )
 
@@ -358,8 +367,8 @@ def test_a_secret_of_auth_is_named_and_its_value_is_not() -> None:
 )
 def test_a_number_stays_inside_of_its_bounds(path: str, wrong: Any) -> None:
     change = merged({"auth": {"smtp": SMTP}} if "smtp" in path else {}, at(path, wrong))
-    found = f"found {wrong!r}; expected input should be"
-    assert only_problem(change).startswith(f"stacks/Pulumi.prod-1.yaml: kubernetes.{path}: {found}")
+    place = f"stacks/Pulumi.prod-1.yaml: kubernetes.{path}: found {wrong!r}; expected "
+    assert only_problem(change).startswith(tuple(f"{place}{right}" for right in ("at least", "at most", "a whole")))
 
 
 @pytest.mark.parametrize(
@@ -385,14 +394,14 @@ def test_a_number_stays_inside_of_its_bounds(path: str, wrong: Any) -> None:
     ],
 )
 def test_a_text_has_the_form_that_its_place_wants(path: str, wrong: str) -> None:
-    found = f"found {wrong!r}; expected a match of ^"
+    found = f"found {wrong!r}; expected "
     assert only_problem(at(path, wrong)).startswith(f"stacks/Pulumi.prod-1.yaml: kubernetes.{path}: {found}")
 
 
 @pytest.mark.parametrize("wrong", ["app.example.org", "https://app.example.org/", "https://App.example.org", "**"])
 def test_an_origin_is_what_a_browser_says(wrong: str) -> None:
     problem = only_problem({"gateway": {"corsOrigins": ["https://app.example.org:8443", wrong]}})
-    expected = f"kubernetes.gateway.corsOrigins.1: found {wrong!r}; expected a match of ^"
+    expected = f"kubernetes.gateway.corsOrigins.1: found {wrong!r}; expected "
     assert problem.startswith(f"stacks/Pulumi.prod-1.yaml: {expected}")
 
 
@@ -400,6 +409,7 @@ def test_an_origin_is_what_a_browser_says(wrong: str) -> None:
     "path",
     [
         "externalCidrs",
+        "clusterCidrs",
         "database.clientCidrs",
         "gateway.trustedProxies",
         "gateway.operatorSources",
@@ -415,6 +425,26 @@ def test_an_address_range_is_named_with_its_place_in_the_list(path: str, wrong: 
 def test_an_address_range_that_no_network_has_is_refused(wrong: str) -> None:
     problem = only_problem({"externalCidrs": [wrong]})
     assert problem.startswith(f"stacks/Pulumi.prod-1.yaml: kubernetes.externalCidrs.0: found {wrong!r}; expected")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("169.254.169.254/32", "169.254.0.0/16", "127.0.0.0/8", "168.63.129.16/32", "224.0.0.0/8"),
+        *("::1/128", "fe80::/64", "fd00:ec2::254/128", "::ffff:10.0.0.0/104", "64:ff9b::a9fe:a9fe/128"),
+    ],
+)
+def test_what_no_pod_has_business_with_cannot_be_listed(wrong: str) -> None:
+    expected = "no address of the node itself, of a metadata service or of multicast"
+    problem = only_problem({"externalCidrs": ["0.0.0.0/0", wrong]})
+    assert problem == f"stacks/Pulumi.prod-1.yaml: kubernetes.externalCidrs.1: found {wrong!r}; expected {expected}"
+
+
+@pytest.mark.parametrize("wrong", ["10.96.0.0/12", "10.96.0.1/32"])
+def test_the_cluster_s_own_networks_are_not_outside_of_it(wrong: str) -> None:
+    problem = only_problem({"externalCidrs": [wrong], "clusterCidrs": ["10.96.0.0/12"]})
+    expected = f"kubernetes.externalCidrs.0: found {wrong!r}; expected a network outside of clusterCidrs"
+    assert problem == f"stacks/Pulumi.prod-1.yaml: {expected}"
 
 
 @pytest.mark.parametrize("right", ["0.0.0.0/0", "10.0.0.5/32", "fd00::/8", "::/0"])
@@ -442,7 +472,7 @@ def test_a_duration_has_its_unit(path: str, wrong: Any) -> None:
     ],
 )
 def test_a_choice_lists_what_there_is_to_choose(path: str, wrong: str) -> None:
-    found = f"found {wrong!r}; expected input should be '"
+    found = f"found {wrong!r}; expected one of: "
     assert only_problem(at(path, wrong)).startswith(f"stacks/Pulumi.prod-1.yaml: kubernetes.{path}: {found}")
 
 
@@ -479,7 +509,7 @@ def test_a_schedule_is_crons(schedule: str) -> None:
     ],
 )
 def test_backups_have_a_place_that_an_object_store_takes(path: str, wrong: str) -> None:
-    found = f"found {wrong!r}; expected a match of ^"
+    found = f"found {wrong!r}; expected "
     problem = only_problem({"backups": {**BACKUPS, path: wrong}})
     assert problem.startswith(f"stacks/Pulumi.prod-1.yaml: kubernetes.backups.{path}: {found}")
 

@@ -16,66 +16,42 @@ from components.central.kong_config import (
     kong_secret_keys,
     kong_template,
 )
-from tests.unit.kong_model import Gateway, Outcome, Request
+from data_plane.local.kong import Outcome, Request
+from tests.support.gateway import (
+    ANON_KEY,
+    FULL,
+    KONG,
+    MIB,
+    PUB,
+    PUBLISHABLE,
+    PUBLISHABLE_BEFORE,
+    SEC,
+    SECRET,
+    SECRETS,
+    SERVICE_ROLE_KEY,
+    USER,
+    bearer,
+    gateway,
+    get,
+    key,
+    post,
+    token_of,
+    user,
+)
 
-PUBLISHABLE = "sb_publishable_Zm9vYmFyYmF6cXV1eA_1a2b3c4d"
-SECRET = "sb_secret_c2VjcmV0c2VjcmV0c2Vj_5e6f7a8b"
-ANON_KEY = "eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoiYW5vbiJ9.anon-signature_x"
-SERVICE_ROLE_KEY = "eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.service-signature_x"
-USER = "Bearer eyJhbGciOiJFUzI1NiJ9.eyJyb2xlIjoicHJval94X2F1dGhlbnRpY2F0ZWQifQ.sb_user"
-SECRETS = {
-    "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE,
-    "SUPABASE_SECRET_KEY": SECRET,
-    "ANON_KEY": ANON_KEY,
-    "SERVICE_ROLE_KEY": SERVICE_ROLE_KEY,
-    "DASHBOARD_USERNAME": "supabase",
-    "DASHBOARD_PASSWORD": "0123456789",
-}
 AS_ANON, AS_SERVICE = f"Bearer {ANON_KEY}", f"Bearer {SERVICE_ROLE_KEY}"
 SIGV4 = "AWS4-HMAC-SHA256 Credential=abc/20260101/r/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature=0f1e"
 DASHBOARD = "Basic " + base64.b64encode(b"supabase:0123456789").decode()
-MIB = 1 << 20
 
 BARE = KongConfigArgs()
-FULL = KongConfigArgs(
-    upstreams=KongUpstreams(
-        studio="http://supabase-studio:3000",
-        meta="http://supabase-meta:8080",
-        functions="http://supabase-functions:9000",
-    )
-)
 
 
-def gateway(args: KongConfigArgs = FULL) -> Gateway:
-    text = re.sub(r"\{\{ \.([A-Z_]+) \}\}", lambda found: SECRETS[found[1]], kong_template(args))
-    config: dict[str, Any] = YAML(typ="safe").load(text)
-    limit = kong_environment(args)["KONG_NGINX_HTTP_CLIENT_MAX_BODY_SIZE"]
-    return Gateway(config, body_limit=int(limit.removesuffix("m")) * MIB, trusted=args.trusted_proxies)
-
-
-KONG = gateway()
 BARE_KONG = gateway(BARE)
-
-
-def key(value: str) -> tuple[tuple[str, str], ...]:
-    return (("apikey", value),)
-
-
-def bearer(value: str) -> tuple[tuple[str, str], ...]:
-    return (("Authorization", f"Bearer {value}"),)
 
 
 def both(value: str) -> tuple[tuple[str, str], ...]:
     """What supabase-js sends without a user."""
     return (*key(value), *bearer(value))
-
-
-def user(value: str) -> tuple[tuple[str, str], ...]:
-    """What it sends with one."""
-    return (*key(value), ("Authorization", USER))
-
-
-PUB, SEC = key(PUBLISHABLE), key(SECRET)
 
 
 class Passes(NamedTuple):
@@ -89,14 +65,6 @@ class Passes(NamedTuple):
 class Stops(NamedTuple):
     request: Request
     status: int
-
-
-def get(target: str, headers: tuple[tuple[str, str], ...] = ()) -> Request:
-    return Request("GET", target, headers)
-
-
-def post(target: str, headers: tuple[tuple[str, str], ...] = (), size: int = 2, *, chunked: bool = False) -> Request:
-    return Request("POST", target, headers, body_bytes=size, chunked=chunked)
 
 
 AUTH, REST, REALTIME = "http://supabase-auth:9999", "http://supabase-rest:3000", "http://supabase-realtime:4000"
@@ -344,6 +312,123 @@ def test_functions_are_told_the_role_and_by_nobody_else(
     assert KONG.send(post("/functions/v1/f", headers)).header("sb-api-key") == token
 
 
+@pytest.mark.parametrize("path", ["token?grant_type=password", "signup", "verify", "callback", "otp", "admin/users"])
+@pytest.mark.parametrize(
+    ("project", "product"),
+    [
+        ("my-app", "my-app"),
+        ("-", "-"),
+        ("", ""),
+        ("a b/c\n data-plane-project/x", "a_b_c__data-plane-project_x"),
+        ("x" * 200, "x" * 64),
+        (None, None),
+    ],
+)
+def test_auth_is_told_the_project_that_a_session_is_begun_for(
+    path: str, project: str | None, product: str | None
+) -> None:
+    """By the user agent, which is all that Auth keeps of a request."""
+    named = () if project is None else (("X-Data-Plane-Project", project),)
+    for agent in ("Mozilla/5.0 (X11)", None):
+        sent = (*SEC, *named, *(() if agent is None else (("User-Agent", agent),)))
+        outcome = KONG.send(post(f"/auth/v1/{path}", sent))
+        assert outcome.header("x-data-plane-project") is None
+        expected = agent if product is None else f"{agent or ''} data-plane-project/{product}"
+        assert outcome.header("user-agent") == expected
+
+
+OF_PROJECT = (*key(PUBLISHABLE), ("Authorization", f"Bearer {token_of('proj_x_authenticated', project='x')}"))
+OF_NONE = (*key(PUBLISHABLE), ("Authorization", f"Bearer {token_of('authenticated')}"))
+ONCE_OF_PROJECT = (*key(PUBLISHABLE), ("Authorization", f"Bearer {token_of('authenticated', session_project='x')}"))
+PASSWORD = '{"password": "new"}'
+CHANGES = [
+    ("PUT", "user", PASSWORD),
+    ("PUT", "user", '{"data": {}, "password": "new"}'),
+    ("PUT", "user", '{"Password": "new"}'),
+    ("PUT", "user", '{"pa\u017f\u017fword": "new"}'),
+    ("PUT", "user", '{"email": "x@example.org"}'),
+    ("PUT", "user", '{"phone": "1"}'),
+    ("PUT", "user", '{"current_password": "old", "password": "new"}'),
+    ("PUT", "user", "{'data': {}}"),
+    ("PUT", "user", '[{"data": 1}]'),
+    ("PUT", "user", "1"),
+    ("PUT", "user", ""),
+    ("PATCH", "user", "{}"),
+    ("PUT", "user/", PASSWORD),
+    ("PUT", "%75ser", PASSWORD),
+    ("PUT", "token/../user", PASSWORD),
+    ("PUT", "/user", PASSWORD),
+    ("PUT", "user?a=b", PASSWORD),
+    ("GET", "user/identities/authorize?provider=github", ""),
+    ("DELETE", "user/identities/6f1c8a52", ""),
+    ("POST", "passkeys/registration/options", "{}"),
+    ("POST", "oauth/authorizations/6f1c8a52/consent", '{"action": "approve"}'),
+    ("POST", "factors", '{"factor_type": "totp"}'),
+    ("POST", "factors/", '{"factor_type": "totp"}'),
+    ("POST", "factors/6f1c8a52/..", '{"factor_type": "totp"}'),
+    ("DELETE", "factors/6f1c8a52", ""),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CHANGES)
+def test_an_account_is_changed_with_a_token_for_no_project(method: str, path: str, body: str) -> None:
+    target = f"/auth/v1/{path}"
+    assert KONG.send(Request(method, target, OF_PROJECT, body=body)).status == 403
+    for spelling in ("bearer", "BEARER", "Bearer "):
+        authorization = OF_PROJECT[1][1].replace("Bearer", spelling)
+        sent = (*key(PUBLISHABLE), ("Authorization", authorization))
+        assert KONG.send(Request(method, target, sent, body=body)).status == 403
+    assert KONG.send(Request(method, target, ONCE_OF_PROJECT, body=body)).status == 403
+    for sent in (OF_NONE, SEC, PUB) if method != "PATCH" else ():
+        assert KONG.send(Request(method, target, sent, body=body)).status is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "user", ""),
+        ("PUT", "user", '{"data": {"name": "N"}}'),
+        ("PUT", "user", '{"data": {"password": "x"}, "code_challenge": null, "code_challenge_method": null}'),
+        ("PUT", "user", "{}"),
+        ("POST", "logout", ""),
+        ("POST", "factors/6f1c8a52/challenge", "{}"),
+        ("POST", "factors/6f1c8a52/verify", "{}"),
+        ("GET", "oauth/userinfo", ""),
+    ],
+)
+def test_a_token_for_a_project_does_what_a_front_end_needs(method: str, path: str, body: str) -> None:
+    outcome = KONG.send(Request(method, f"/auth/v1/{path}", OF_PROJECT, body=body))
+    assert outcome.status is None
+    assert outcome.url == f"http://supabase-auth:9999/{path}"
+    assert outcome.header("authorization") == OF_PROJECT[1][1]
+
+
+@pytest.mark.parametrize(
+    "path", ["token?grant_type=id_token", "token?grant_type=refresh_token", "%74oken", "of-tomorrow"]
+)
+@pytest.mark.parametrize("sent", [OF_PROJECT, ONCE_OF_PROJECT])
+def test_auth_acts_for_nobody_by_a_token_for_a_project(path: str, sent: tuple[tuple[str, str], ...]) -> None:
+    """With the grant `id_token` and `link_identity`, Auth would link whoever's identity to the token's user."""
+    body = '{"id_token": "t", "provider": "google", "Link_Identity": true}'
+    assert KONG.send(Request("POST", f"/auth/v1/{path}", sent, body=body)).header("authorization") == AS_ANON
+    assert KONG.send(Request("POST", f"/auth/v1/{path}", OF_NONE, body=body)).header("authorization") == OF_NONE[1][1]
+
+
+@pytest.mark.parametrize(
+    ("request_", "product"),
+    [
+        (Request("GET", "/auth/v1/verify?token=t&type=recovery"), "-"),
+        (Request("POST", "/auth/v1/verify", body='{"type": "recovery", "token_hash": "t"}'), "-"),
+        (Request("POST", "/auth/v1/verify", body='{"type": "signup", "token_hash": "t"}'), "my-app"),
+        (Request("GET", "/auth/v1/verify?token=t&type=magiclink"), "my-app"),
+        (Request("POST", "/auth/v1/verify", body="not JSON"), "my-app"),
+    ],
+)
+def test_a_link_for_a_forgotten_password_begins_a_session_for_none(request_: Request, product: str) -> None:
+    sent = replace(request_, headers=(("X-Data-Plane-Project", "my-app"), ("User-Agent", "A")))
+    assert KONG.send(sent).header("user-agent") == f"A data-plane-project/{product}"
+
+
 def test_a_client_cannot_speak_for_the_gateway() -> None:
     forged = (
         "X-Forwarded-For",
@@ -487,21 +572,35 @@ def test_keys_stay_with_the_gateway(request_: Request) -> None:
 
 def test_the_text_has_a_field_for_every_secret_and_no_other_action() -> None:
     text = kong_template(FULL)
-    assert {*re.findall(r"\{\{ \.([A-Z_]+) \}\}", text)} == set(SECRETS) == {*kong_secret_keys(FULL)}
+    assert {*re.findall(r"\{\{ \.([A-Z_]+) \}\}", text)} == set(SECRETS) == {*kong_secret_keys(text)}
     left = re.sub(r"\{\{ \.[A-Z_]+ \}\}", "", text)
     assert "{{" not in left
     assert "}}" not in left
 
 
 def test_without_the_dashboard_its_password_is_not_asked_for() -> None:
-    assert kong_secret_keys(BARE) == ("ANON_KEY", "SERVICE_ROLE_KEY", "SUPABASE_PUBLISHABLE_KEY", "SUPABASE_SECRET_KEY")
+    assert kong_secret_keys(kong_template(BARE)) == (
+        "ANON_KEY",
+        "SERVICE_ROLE_KEY",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_PUBLISHABLE_KEY_BEFORE",
+        "SUPABASE_SECRET_KEY",
+    )
+
+
+@pytest.mark.parametrize("path", ["/rest/v1/todos", "/auth/v1/user", "/storage/v1/bucket", "/auth/v1/admin/users"])
+def test_the_key_before_the_last_rotation_is_worth_what_the_new_one_is(path: str) -> None:
+    for headers in (key, both, user):
+        new, old = (KONG.send(get(path, headers(value))) for value in (PUBLISHABLE, PUBLISHABLE_BEFORE))
+        assert (old.status, old.url, old.header("authorization")) == (new.status, new.url, new.header("authorization"))
+    assert KONG.send(get(path, user(PUBLISHABLE_BEFORE + "x"))).status == 401
 
 
 def test_the_text_says_what_the_configuration_says() -> None:
     assert YAML(typ="safe").load(kong_template(FULL)) == kong_config(FULL)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(SECRETS)), st.from_regex(r"[A-Za-z0-9_.\-]{1,60}", fullmatch=True)))
 def test_any_value_of_the_keys_alphabet_stays_one_string(values: dict[str, str]) -> None:
     def fill(text: str) -> str:

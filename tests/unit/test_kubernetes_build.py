@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from embedded.errors import ServerError
-from embedded.kubernetes import programs, toolchain, why_unavailable
-from embedded.kubernetes.programs import PROGRAMS, STAGES, build_programs
+from data_plane.engine import go
+from data_plane.errors import BuildError
+from data_plane.local.kubernetes import programs
+from data_plane.local.kubernetes.programs import PROGRAMS, STAGES, build_programs, why_unavailable
 
 
 @pytest.fixture
@@ -24,22 +25,22 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return str(tmp_path)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(toolchain, "go_version", lambda: "go version go1.99.0 linux/amd64")
+    monkeypatch.setattr(go, "go_version", lambda: "go version go1.99.0 linux/amd64")
     monkeypatch.setattr(programs, "go_version", lambda: "go version go1.99.0 linux/amd64")
     monkeypatch.setattr(programs, "run_go", pretend)
     return done
 
 
 def test_each_program_is_built_once_and_said_to_be(built: list[str], tmp_path: Path) -> None:
-    said: list[str] = []
-    folder = build_programs(said.append)
+    messages: list[str] = []
+    folder = build_programs(messages.append)
     assert folder.is_relative_to(tmp_path / "cache")
     assert {path.name for path in folder.iterdir()} == {*PROGRAMS, STAGES}
-    assert said == [
+    assert messages == [
         f"Building {name} ({number} of {len(PROGRAMS)}); only the first time"
         for number, name in enumerate(PROGRAMS, start=1)
     ]
-    assert build_programs(said.append) == folder
+    assert build_programs(messages.append) == folder
     assert built == list(PROGRAMS)
 
 
@@ -58,10 +59,10 @@ def test_a_build_that_fails_leaves_nothing_that_would_be_used(
     with monkeypatch.context() as broken:
 
         def fail(*_arguments: Any, folder: Path) -> str:
-            raise ServerError("`go build` failed")
+            raise BuildError("`go build` failed")
 
         broken.setattr(programs, "run_go", fail)
-        with pytest.raises(ServerError, match="`go build` failed"):
+        with pytest.raises(BuildError, match="`go build` failed"):
             build_programs(print)
     assert built == []
     build_programs(print)
@@ -86,25 +87,25 @@ def test_another_release_of_go_builds_anew(built: list[str], monkeypatch: pytest
 def test_a_missing_or_old_go_is_named_with_the_one_that_is_needed(
     monkeypatch: pytest.MonkeyPatch, version: str, reason: str | None
 ) -> None:
-    monkeypatch.setattr(toolchain, "go_version", lambda: version)
+    monkeypatch.setattr(go, "go_version", lambda: version)
     found = why_unavailable()
     if reason is None:
         assert found is None
     else:
         assert found is not None
-        with pytest.raises(ServerError, match=reason):
+        with pytest.raises(BuildError, match=reason):
             build_programs(print)
 
 
 def test_what_go_has_to_say_is_passed_on(tmp_path: Path) -> None:
     if (reason := why_unavailable()) is not None:
         pytest.skip(reason)
-    with pytest.raises(ServerError, match=r"(?s)`go build` failed; run the same command again.*go.mod file not found"):
-        toolchain.run_go("build", "./nowhere", folder=tmp_path)
+    with pytest.raises(BuildError, match=r"(?s)`go build` failed\. Fix this and run it again.*go.mod file not found"):
+        go.run_go("build", "./nowhere", folder=tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(ServerError, match=r"cannot be used: .* Set XDG_CACHE_HOME"):
-        toolchain.cache_folder()
+    with pytest.raises(BuildError, match=r"cannot be used: .* Set XDG_CACHE_HOME"):
+        go.cache_folder()

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 import psycopg.conninfo
 import pytest
 
-from components.naming import AccessLevel
-from connector.errors import LeaseError
-from connector.leases import Lease, LeaseClient, LeaseFormat, Pooler, Via
+from data_plane.connector.leases import Lease, LeaseClient, LeaseFormat, Via
+from data_plane.errors import UsageError
+from data_plane.model.naming import AccessLevel
+from data_plane.model.tenant_binding import PoolerEndpoint
+from tests.bound import tenant_binding
 
 LEASE = Lease(
     project="shop",
@@ -31,12 +33,12 @@ LEASE = Lease(
     token_ttl_seconds=900,
     publishable_key="sb_publishable_x",
 )
-POOLER = Pooler("pooler.example.com", 5432, 6543, "main", "disable")
-BINDING: dict[str, Any] = {
-    "project": "shop",
-    "lifecycle": "attached",
-    "pooler": {"host": "p", "sessionPort": 1, "transactionPort": 2, "tenant": "t", "sslmode": "disable"},
-}
+POOLER = PoolerEndpoint(
+    host="pooler.example.com", session_port=5432, transaction_port=6543, tenant="main", sslmode="disable"
+)
+BINDING = tenant_binding(
+    project="shop", pooler={"host": "p", "sessionPort": 1, "transactionPort": 2, "tenant": "t", "sslmode": "disable"}
+)
 
 
 def parts(uri: str | None) -> tuple[Any, ...]:
@@ -99,11 +101,11 @@ class _NoOpenBao:
     [
         (AccessLevel.ANON, Via.SESSION, None, "there is no pooler here"),
         (AccessLevel.ANON, Via.TRANSACTION, None, "there is no pooler here"),
-        (AccessLevel.OWNER, Via.TRANSACTION, BINDING["pooler"], "an owner's lease is for migrations"),
+        (AccessLevel.OWNER, Via.TRANSACTION, BINDING.pooler, "an owner's lease is for migrations"),
     ],
 )
 def test_a_way_that_is_not_there_is_refused_before_a_lease_is_taken(
-    level: AccessLevel, via: Via, pooler: object, message: str
+    level: AccessLevel, via: Via, pooler: PoolerEndpoint | None, message: str
 ) -> None:
-    with pytest.raises(LeaseError, match=message):
-        LeaseClient(_NoOpenBao()).issue({**BINDING, "pooler": pooler}, level, via)
+    with pytest.raises(UsageError, match=message):
+        LeaseClient(_NoOpenBao()).issue(BINDING.model_copy(update={"pooler": pooler}), level, via)

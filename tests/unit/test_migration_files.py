@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from components.naming import TenantNames
-from connector.errors import MigrationError
-from connector.migrations import migration_files, seed_files
-from connector.migrations.boundaries import Scope
-from connector.migrations.files import ScriptFile
-from connector.migrations.prepared import prepared
-from connector.migrations.script import statements_of
+from data_plane.connector.migrations import migration_files, seed_files
+from data_plane.connector.migrations.files import ScriptFile
+from data_plane.connector.migrations.prepared import prepared
+from data_plane.connector.migrations.scope import Scope
+from data_plane.connector.migrations.script import statements_of
+from data_plane.errors import MigrationError
+from data_plane.model.naming import TenantNames
 
 SCOPE = Scope(TenantNames("shop"))
 
@@ -34,11 +34,27 @@ def test_files_come_in_the_order_of_their_names_as_text(tmp_path: Path) -> None:
     assert [file.name for file in found] == ["z", "a", "c", "b"]
 
 
-def test_what_has_another_name_is_no_migration(tmp_path: Path) -> None:
+def test_sql_under_another_name_is_passed_over_and_told(tmp_path: Path) -> None:
     supabase = folder(tmp_path, **{"1_a": "", "notes": "not sql", "a_1": ""})
     (supabase / "migrations" / "2_folder.sql").mkdir()
+    (supabase / "migrations" / "2_folder.sql" / "4_below.sql").touch()
     (supabase / "migrations" / "3_text.txt").write_text("no")
-    assert [file.path.name for file in migration_files(supabase)] == ["1_a.sql"]
+    told: list[Path] = []
+    assert [file.path.name for file in migration_files(supabase, told.append)] == ["1_a.sql"]
+    assert [path.name for path in told] == ["4_below.sql", "a_1.sql", "notes.sql"]
+
+
+def test_a_folder_of_which_all_was_passed_over_is_refused(tmp_path: Path) -> None:
+    supabase = folder(tmp_path, **dict.fromkeys(("add_shelves", "b", "c", "d"), ""))
+    with pytest.raises(
+        MigrationError,
+        match=r"named like a migration, <digits>_<name>\.sql: add_shelves\.sql, b\.sql, c\.sql and 1 more",
+    ):
+        migration_files(supabase)
+
+
+def test_a_folder_without_sql_has_no_migrations(tmp_path: Path) -> None:
+    assert migration_files(folder(tmp_path)) == []
 
 
 def test_two_files_of_one_version_are_refused(tmp_path: Path) -> None:
@@ -110,6 +126,32 @@ def test_a_transaction_of_the_files_own_is_the_files() -> None:
 def test_a_rollback_is_refused() -> None:
     with pytest.raises(MigrationError, match=r"m\.sql:2: rollback: the file is one transaction"):
         prepared(script("create table t ();\nrollback;"), SCOPE)
+
+
+ADDED = "alter type mood add value 'calm'"
+
+
+def test_a_file_that_adds_a_value_to_a_type_keeps_its_commits() -> None:
+    item = prepared(script(f"begin;\n{ADDED};\ncommit;\nselect 1;\nbegin;\nselect 2;\ncommit;\nselect 3;"), SCOPE)
+    assert (item.in_transaction, item.keeps_commits) == (False, True)
+    together = [[statement.text for statement in part] for part in item.transactions]
+    assert together == [[ADDED], ["select 1", "select 2"], ["select 3"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"begin;\n{ADDED};\nselect 1;\ncommit;",
+        f"begin;\nselect 1;\ncommit;\nbegin;\n{ADDED};\ncommit;",
+        "begin;\nselect 1;\ncommit;\nbegin;\nselect 2;\ncommit;",
+        "begin;\nalter type mood rename value 'calm' to 'quiet';\ncommit;\nselect 2;",
+        f"{ADDED};\nselect 1;",
+    ],
+)
+def test_any_other_file_stays_one_transaction(text: str) -> None:
+    item = prepared(script(text), SCOPE)
+    assert (item.in_transaction, item.keeps_commits) == (True, False)
+    assert list(item.transactions) == [item.to_run]
 
 
 CONCURRENTLY = "create index concurrently if not exists i on t (a)"

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from embedded.home import Home
-from embedded.runner.deployment import Result, deploy, load_config
-from embedded.runner.properties import UNKNOWN, Properties
-from embedded.runner.state import StackState
+from data_plane.engine.runner.deployment import Result, deploy
+from data_plane.engine.runner.properties import UNKNOWN, Properties
+from data_plane.engine.runner.state import StackState
+from data_plane.engine.stack_files import load_config
+from data_plane.local.providers import PROVIDERS
+from data_plane.state_dir import StateDir
 from tests.conftest import make_checkout
 
 PROJECT = """\
@@ -25,7 +27,7 @@ managed_services: [postgres, auth, storage]
 
 def previewed(folder: Path, tenants: int) -> Result:
     """A preview of a cell of so many tenants before there is any server, so with all that servers say unknown."""
-    home = Home(folder / "home")
+    home = StateDir(folder / "home")
     home.prepare()
     central = StackState(home, "local-central")
     database = dict.fromkeys(("host", "port", "database", "name", "adminUser", "sslmode"), UNKNOWN)
@@ -34,7 +36,7 @@ def previewed(folder: Path, tenants: int) -> Result:
     central.save()
     files = {f"project-{number}.yaml": PROJECT.format(number=number) for number in range(tenants)}
     root = make_checkout(folder / "checkout", files)
-    return deploy(home, root, "local-cell-1", load_config(root, "local-cell-1", {}, {}), preview=True)
+    return deploy(home, root, "local-cell-1", load_config(root, "local-cell-1", {}, {}), PROVIDERS, preview=True)
 
 
 def test_twice_the_tenants_are_twice_the_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

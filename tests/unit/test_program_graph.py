@@ -1,6 +1,7 @@
 """The graph that the components declare: names, parents, order, options, outputs."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,65 +10,19 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
-from components.cell import Cell, CellArgs
-from components.central import SupabaseCentral, SupabaseCentralArgs
-from components.naming import API_LEVELS, AccessLevel, TenantNames
-from components.platform import DatabaseEndpoint, Platform, PoolerEndpoint, WorkloadLogin
-from components.projects import Project
-from components.settings import LoginSettings, WorkloadLoginSettings
+from components.central.central import SupabaseCentral, SupabaseCentralArgs
+from components.platform import WorkloadAuthMethod
 from components.tenant.access import policy_document
-from tests.unit.declared import Declared, Program, declare
+from data_plane.model.naming import API_LEVELS, AccessLevel, TenantNames
+from data_plane.model.settings import AuthMethodSettings, WorkloadAuthSettings
+from tests.support.declared import Declared, Program, declare
+from tests.support.small_programs import ENDPOINT, a_cell, a_central, project
 
 ROLE = "postgresql:index/role:Role"
 SCHEMA = "postgresql:index/schema:Schema"
 GRANT = "postgresql:index/grant:Grant"
 GROUP = "vault:identity/group:Group"
 LEASE_ROLE = "vault:database/secretBackendRole:SecretBackendRole"
-ENDPOINT = DatabaseEndpoint("db.internal", 5432, "postgres", "supabase_admin", "require")
-POOLER = PoolerEndpoint("pooler.internal", 5432, 6543, "supabase", "disable")
-
-
-def project(**changes: Any) -> Project:
-    given = {
-        "slug": "my-app",
-        "display_name": "My app",
-        "cell": "cell-1",
-        "owners": ["olga"],
-        "users": {"project_contributor": ["cora"], "solution_admin": ["sam"], "solution_viewer": ["vera"]},
-        "teams": {"team_member": ["builders"]},
-        "managed_services": ["postgres", "storage"],
-        "limits": {"lease_ttl": "10m", "lease_max_ttl": "1h", "connection_limit": 4, "statement_timeout": "5s"},
-    }
-    return Project.model_validate({**given, **changes})
-
-
-def a_cell(*projects: Project) -> Program:
-    def program() -> pulumi.Output[Any]:
-        logins = {
-            "kubernetes": WorkloadLogin("k8s", "auth_kubernetes_1", "openbao"),
-            "approle": WorkloadLogin("approle", "auth_approle_1"),
-        }
-        platform = Platform(
-            ENDPOINT, "https://bao.internal", "auth_oidc_1", "https://api.internal", POOLER, workload_logins=logins
-        )
-        return pulumi.Output.all(**Cell("cell-1", CellArgs(platform, projects)).tenants)
-
-    return declare(program)
-
-
-def a_central(**changes: Any) -> Program:
-    def program() -> pulumi.Output[Any]:
-        given: dict[str, Any] = {
-            "endpoint": ENDPOINT,
-            "openbao_address": "https://bao.internal",
-            "api_url": "https://api.internal",
-            "login": LoginSettings(),
-            "lease_ttl_maximum": 86400,
-        }
-        central = SupabaseCentral("supabase", SupabaseCentralArgs(**{**given, **changes}))
-        return pulumi.Output.all(central.platform.login_accessor, central.jwks_url, central.pre_config)
-
-    return declare(program)
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +76,10 @@ def test_the_schema_belongs_to_the_owner_and_is_never_dropped_with_its_objects(c
     assert (inputs["name"], inputs["owner"], inputs["dropCascade"]) == ("proj_my_app", "proj_my_app_owner", False)
 
 
-def test_usage_is_granted_to_the_tenants_roles_and_the_authenticator_alone(cell: Program) -> None:
+def test_usage_is_granted_to_the_tenants_roles_alone(cell: Program) -> None:
     granted = {item.inputs["role"]: item.inputs["privileges"] for item in cell.all(GRANT)}
     names = TenantNames("my-app")
-    assert granted == {**{names.role(level): ["USAGE"] for level in API_LEVELS}, "authenticator": ["USAGE"]}
+    assert granted == {names.role(level): ["USAGE"] for level in API_LEVELS}
 
 
 def test_grants_on_one_schema_wait_for_each_other(cell: Program) -> None:
@@ -141,19 +96,21 @@ def test_grants_on_one_schema_wait_for_each_other(cell: Program) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"anon": 1, "authenticated": 1, "service_role": 1, "authenticator": 1}),
-        ({"exposed": False}, {"anon": 1, "authenticated": 1, "service_role": 1, "authenticator": 0}),
-        ({"lifecycle": "detached"}, {"anon": 0, "authenticated": 0, "service_role": 0, "authenticator": 0}),
+        ({}, {"anon": 1, "authenticated": 1, "service_role": 1, "api": "cell_cell_1_authenticator"}),
+        ({"api": "dedicated"}, {"anon": 1, "authenticated": 1, "service_role": 1, "api": "proj_my_app_authenticator"}),
+        ({"exposed": False}, {"anon": 1, "authenticated": 1, "service_role": 1, "api": None}),
+        ({"lifecycle": "detached"}, {"anon": 0, "authenticated": 0, "service_role": 0, "api": None}),
     ],
 )
 def test_exposure_and_lifecycle_are_privileges_not_missing_resources(
-    changes: dict[str, Any], expected: dict[str, int]
+    changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     cell = a_cell(project(**changes))
     granted = {
         item.inputs["role"].removeprefix("proj_my_app_"): len(item.inputs["privileges"]) for item in cell.all(GRANT)
     }
-    assert granted == expected
+    (access,) = cell.all("pulumi-python:dynamic/tenant:TenantApiAccess")
+    assert {**granted, "api": access.inputs.get("login")} == expected
 
 
 def test_a_detached_tenant_keeps_every_resource_and_loses_every_access() -> None:
@@ -172,6 +129,20 @@ def test_leases_are_revoked_after_nobody_can_take_another(cell: Program) -> None
     (revocation,) = cell.all("pulumi-python:dynamic/tenant:LeaseRevocation")
     groups = {item.urn for item in cell.all(GROUP)}
     assert groups <= set(revocation.request.dependencies)
+
+
+def test_the_revocation_knows_who_holds_a_level(cell: Program) -> None:
+    (revocation,) = cell.all("pulumi-python:dynamic/tenant:LeaseRevocation")
+    held = {
+        f"{level}/{kind}/{identifier}"
+        for item in cell.all(GROUP)
+        for level in AccessLevel
+        if item.inputs["metadata"]["level"] == level
+        for kind, key in (("entity", "memberEntityIds"), ("group", "memberGroupIds"))
+        for identifier in item.inputs[key] or ()
+    }
+    assert held
+    assert revocation.inputs["holders"] == sorted(held)
 
 
 def test_lease_roles_carry_the_projects_limits_and_all_statements(cell: Program) -> None:
@@ -193,12 +164,22 @@ def test_tokens_carry_the_tenants_role_and_the_owner_has_none(cell: Program) -> 
         "role": "proj_my_app_authenticated",
         "project": "my-app",
         "storage_admin": True,
+        "api_server": "cell_cell_1",
     }
     assert (administers["clientId"], administers["ttl"]) == ("proj_my_app", 900)
     assert sorted(roles) == sorted(f"proj_my_app_{level}" for level in API_LEVELS)
     for name, inputs in roles.items():
-        assert json.loads(inputs["template"]) == {"role": name, "project": "my-app"}
+        assert json.loads(inputs["template"]) == {"role": name, "project": "my-app", "api_server": "cell_cell_1"}
         assert (inputs["clientId"], inputs["ttl"]) == ("proj_my_app", 900)
+
+
+@pytest.mark.parametrize(
+    ("changes", "server"),
+    [({"api": "dedicated"}, "proj_my_app"), ({"exposed": False}, None), ({"cell": "cell-2"}, "cell_cell_2")],
+)
+def test_tokens_name_the_api_server_that_serves_the_tenant(changes: dict[str, Any], server: str | None) -> None:
+    for item in a_cell(project(**changes)).all("vault:identity/oidcRole:OidcRole"):
+        assert json.loads(item.inputs["template"]).get("api_server") == server
 
 
 def test_groups_follow_the_role_map(cell: Program) -> None:
@@ -214,10 +195,16 @@ def test_groups_follow_the_role_map(cell: Program) -> None:
 
 def test_a_policy_names_its_own_paths_and_no_pattern_over_tenants() -> None:
     for level in AccessLevel:
-        paths = [line.split('"')[1] for line in policy_document(TenantNames("ab"), level).splitlines() if '"' in line]
-        paths = [path for path in paths if "/" in path]
+        document = policy_document(TenantNames("ab"), level)
+        paths = re.findall(r'^path "([^"]+)"', document, re.MULTILINE)
         shared = [path for path in paths if "proj_" not in path]
-        assert shared == ([] if level is AccessLevel.OWNER else ["connectors/data/supabase/tenants"])
+        own = [f"auth/token/{action}-self" for action in ("lookup", "renew", "revoke")]
+        published = [] if level is AccessLevel.OWNER else ["connectors/data/supabase/tenants"]
+        assert shared == [*published, *own, "sys/leases/renew"]
+        assert (
+            f'allowed_parameters = {{ "lease_id" = ["database/creds/proj_ab_{level.value}/*"], "increment" = [] }}'
+            in document
+        )
         assert set(shared) < set(paths)
         for path in set(paths) - set(shared):
             assert f"/proj_ab_{level.value}" in path
@@ -252,11 +239,66 @@ def test_a_project_declares_what_its_managed_services_need() -> None:
     assert (bucket.inputs["public"], bucket.inputs["file_size_limit"]) == (True, 2 << 20)
     assert bucket.inputs["allowed_mime_types"] == ["image/*"]
     assert full.result["my-app"]["storage"]["bucket"] == "proj_my_app"
+    assert "buckets" not in full.result["my-app"]["storage"]
+
+
+def test_each_bucket_of_a_project_is_declared_by_its_name() -> None:
+    further = {"receipts": {"file_size_limit": "1MiB"}, "avatars": {"public": True}}
+    full = a_cell(project(storage={"public": False, "buckets": further}))
+    found = {item.inputs["bucket"]: (item.name, item.inputs["public"]) for item in full.all(BUCKET)}
+    assert found == {
+        "": ("my-app-bucket", False),
+        "receipts": ("my-app-bucket-receipts", False),
+        "avatars": ("my-app-bucket-avatars", True),
+    }
+    assert full.result["my-app"]["storage"]["buckets"] == {
+        "receipts": "proj_my_app.receipts",
+        "avatars": "proj_my_app.avatars",
+    }
+    detached = a_cell(project(storage={"buckets": further}, lifecycle="detached"))
+    assert {item.inputs["public"] for item in detached.all(BUCKET)} == {False}
+
+
+def test_a_project_declares_its_further_schemas_and_who_is_served_them_comes_after() -> None:
+    cell = a_cell(project(schemas={"private": {}, "api": {"exposed": True}}))
+    (schemas,) = cell.all("pulumi-python:dynamic/tenant:TenantSchemas")
+    assert (schemas.inputs["declared"], schemas.inputs["exposed"]) == (["api", "private"], ["api"])
+    assert schemas.inputs["attached"] is True
+    (access,) = cell.all("pulumi-python:dynamic/tenant:TenantApiAccess")
+    assert schemas.urn in access.request.dependencies
+    for item in cell.all("vault:identity/oidcRole:OidcRole"):
+        assert json.loads(item.inputs["template"])["schemas"] == "api"
+    assert cell.result["my-app"]["schemas"] == {
+        "private": {"schema": "proj_my_app$private", "exposed": False},
+        "api": {"schema": "proj_my_app$api", "exposed": True},
+    }
+    (detached,) = a_cell(project(lifecycle="detached")).all("pulumi-python:dynamic/tenant:TenantSchemas")
+    assert detached.inputs["attached"] is False
 
 
 def test_a_detached_projects_bucket_is_public_to_nobody() -> None:
     detached = a_cell(project(storage={"public": True}, lifecycle="detached"))
     assert detached.all(BUCKET)[0].inputs["public"] is False
+
+
+REALTIME = "pulumi-python:dynamic/tenant:TenantRealtime"
+
+
+def test_a_projects_realtime_is_what_its_file_says() -> None:
+    assert not a_cell(project()).all(REALTIME)
+    services = ["postgres", "realtime"]
+    program = a_cell(project(managed_services=services, realtime={"public": True, "max_events_per_second": 7}))
+    (found,) = program.all(REALTIME)
+    assert (found.inputs["tenant"], found.inputs["public"], found.inputs["attached"]) == ("proj_my_app", True, True)
+    assert (found.inputs["max_events_per_second"], found.inputs["topics"]) == (7, "users")
+    realtime = program.result["my-app"]["realtime"]
+    assert (realtime["url"].rpartition("/realtime")[2], realtime["project"], realtime["private"]) == (
+        "/v1",
+        "my-app",
+        True,
+    )
+    detached = a_cell(project(managed_services=services, lifecycle="detached"))
+    assert detached.all(REALTIME)[0].inputs["attached"] is False
 
 
 def test_keys_are_announced_before_they_are_published(central: Program) -> None:
@@ -286,6 +328,8 @@ def test_every_resource_is_below_its_component_with_an_explicit_provider(cell: P
             assert "supabase-data-plane:" in item.request.parent, item.name
             if item.type.startswith(("postgresql:", "vault:")):
                 assert item.request.provider, item.name
+            if program is cell and item.type.startswith("pulumi-python:"):
+                assert "cell-1-dynamic" in item.request.provider, item.name
     assert parent_name(cell.only(SCHEMA, "my-app-schema")) == "my-app-schema"
     assert parent_name(cell.only(LEASE_ROLE, "my-app-leases-lease-anon")) == "my-app-leases"
 
@@ -345,7 +389,7 @@ def test_leases_are_hashed_before_postgresql_sees_them(central: Program) -> None
 
 def test_the_sign_in_method_is_looked_up_unless_it_is_managed() -> None:
     assert a_central().result[0] == "auth_found_1"
-    managed = LoginSettings(path="userpass", type="userpass", managed=True)
+    managed = AuthMethodSettings(path="userpass", type="userpass", managed=True)
     program = a_central(login=managed)
     assert program.result[0] == "auth_login_1"
     assert [item.inputs["path"] for item in program.all("vault:index/authBackend:AuthBackend")] == ["userpass"]
@@ -368,6 +412,33 @@ def with_workloads() -> Program:
     return a_cell(project(workloads=WORKLOADS))
 
 
+def test_a_tenants_guard_depends_on_everything_else_of_it(with_workloads: Program) -> None:
+    """What it does not depend on is deleted before the engine asks the guard."""
+    by_urn = {item.urn: item for item in with_workloads.resources}
+    guard = with_workloads.only("supabase-data-plane:removal:RemovalGuard", "my-app-removal-guard")
+    assert guard.request.protect
+    reached, following = set(), [guard.urn]
+    while following:
+        item = by_urn[following.pop()]
+        reached.add(item.urn)
+        further = {*item.request.dependencies, item.request.parent, item.request.provider.rpartition("::")[0]}
+        following += [urn for urn in further if urn in by_urn and urn not in reached]
+    (drift,) = [item for item in with_workloads.resources if item.name == "cell-1-privilege-drift"]
+    assert set(by_urn) - reached == {drift.urn}
+    assert drift.request.protect
+    assert set(drift.request.dependencies) >= set(guard.request.dependencies)
+
+
+def test_a_tenant_from_another_cell_is_known_where_the_engine_puts_it(cell: Program) -> None:
+    aliases = cell.only("supabase-data-plane:tenant:ProjectTenant", "my-app").request.aliases
+    assert [alias.spec.noParent for alias in aliases] == [True]
+
+
+def test_an_empty_cell_can_be_destroyed() -> None:
+    (drift,) = [item for item in a_cell().resources if item.name == "cell-1-privilege-drift"]
+    assert not drift.request.protect
+
+
 def test_a_service_account_signs_in_by_its_exact_name_with_no_policy_of_its_own(with_workloads: Program) -> None:
     (role,) = with_workloads.all(KUBERNETES_ROLE)
     assert role.inputs == {
@@ -379,6 +450,7 @@ def test_a_service_account_signs_in_by_its_exact_name_with_no_policy_of_its_own(
         "aliasNameSource": "serviceaccount_name",
         "tokenTtl": 3600,
         "tokenMaxTtl": 3600,
+        "tokenNoDefaultPolicy": True,
     }
     alias = with_workloads.only(ENDPOINTS, "my-app-workloads-api-alias")
     assert alias.urn in role.request.dependencies, "it could sign in before it is known who it is"
@@ -401,6 +473,7 @@ def test_an_approle_signs_in_with_a_secret_id_that_ends_and_a_role_id_of_openbao
         "tokenBoundCidrs": ["10.0.0.0/8", "fd00::1"],
         "tokenTtl": 3600,
         "tokenMaxTtl": 3600,
+        "tokenNoDefaultPolicy": True,
     }
     alias = with_workloads.only(ENDPOINTS, "my-app-workloads-ci-alias")
     assert json.loads(alias.inputs["dataJson"])["name"] == "role-id-of-my-app-workloads-ci"
@@ -466,9 +539,9 @@ def a_central_with(**login: Any) -> Program:
             endpoint=ENDPOINT,
             openbao_address="https://bao.internal",
             api_url="https://api.internal",
-            login=LoginSettings(),
+            login=AuthMethodSettings(),
             lease_ttl_maximum=86400,
-            workload_login=WorkloadLoginSettings.model_validate(login),
+            workload_login=WorkloadAuthSettings.model_validate(login),
         )
         return pulumi.Output.from_input(SupabaseCentral("supabase", args).platform.workload_logins)
 
@@ -479,8 +552,8 @@ def test_methods_of_workloads_are_looked_up_unless_they_are_managed() -> None:
     assert a_central_with().result == {}
     found = a_central_with(approle={}, kubernetes={"path": "clusters", "audience": "bao"})
     assert found.result == {
-        "approle": WorkloadLogin("approle", "auth_found_1"),
-        "kubernetes": WorkloadLogin("clusters", "auth_found_1", "bao"),
+        "approle": WorkloadAuthMethod("approle", "auth_found_1"),
+        "kubernetes": WorkloadAuthMethod("clusters", "auth_found_1", "bao"),
     }
     assert not found.all("vault:index/authBackend:AuthBackend")
     managed = a_central_with(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.access import FractalOpsRole
-from components.problems import ConfigurationError
-from connector.project_files import ProjectFile, checkout_with
+from data_plane.connector.project_files import ProjectFile, checkout_with
+from data_plane.model.access import FractalOpsRole
+from data_plane.model.problems import ConfigurationError
 
 TEXT = """\
 # The demo. Do not shorten its leases: see ticket 12.
@@ -46,6 +46,9 @@ def test_a_file_that_is_not_edited_is_written_as_it_was(tmp_path: Path) -> None:
         ("users", "zoe", "project_owner", "owners: [alice]", "owners: [alice, zoe]"),
         ("users", "zoe", "project_contributor", None, "    - zoe"),
         ("users", "carol", None, "  project_viewer: [carol]", None),
+        ("users", "BEN", None, "    - ben", None),
+        ("users", "Alice", "project_owner", None, None),
+        ("users", "CAROL", "project_contributor", "  project_viewer: [carol]", "    - carol"),
     ],
 )
 def test_giving_and_taking_a_role_changes_one_line(
@@ -66,7 +69,7 @@ def test_a_role_that_somebody_has_is_given_again_without_a_change(tmp_path: Path
     assert file.text == TEXT
 
 
-def test_whoever_gets_another_role_loses_the_one_before(tmp_path: Path) -> None:
+def test_a_new_role_replaces_the_former(tmp_path: Path) -> None:
     file = write(tmp_path)
     file.give("users", "carol", FractalOpsRole.PROJECT_OWNER)
     found = YAML(typ="safe").load(file.text)
@@ -120,6 +123,25 @@ def test_an_edit_reaches_the_disk_only_when_it_is_written(tmp_path: Path) -> Non
     assert "ben" not in file.path.read_text(encoding="utf-8")
     assert file.path.stat().st_mode & 0o777 == 0o640
     assert [path.name for path in file.path.parent.iterdir()] == ["demo.yaml"]
+
+
+def test_a_checkout_with_an_edit_has_no_links_below_stacks(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    for name in ("stacks/images.yaml", "stacks/prod/projects/x.yaml", "components/x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    with checkout_with(tmp_path, file) as edited:
+        assert (edited / "stacks/prod/projects/x.yaml").read_text(encoding="utf-8") == "x"
+        assert not [path for path in (edited / "stacks").rglob("*") if path.is_symlink()]
+        assert (edited / "components").is_symlink()
+
+
+def test_a_file_that_is_a_link_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.path.rename(tmp_path / "elsewhere.yaml")
+    file.path.symlink_to(tmp_path / "elsewhere.yaml")
+    with pytest.raises(ConfigurationError, match=r"demo\.yaml: file: found a symbolic link"):
+        ProjectFile.of(tmp_path, "local", "demo")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

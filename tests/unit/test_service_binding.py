@@ -1,4 +1,4 @@
-"""What `dataplane bind` writes, and what it refuses, without servers."""
+"""What `dataplane project binding` writes, and what it refuses, without servers."""
 
 import json
 import shlex
@@ -9,21 +9,18 @@ from typing import Any
 
 import jsonschema
 import pytest
-import typer
 import yaml
-from rich.console import Console
 from typer.testing import CliRunner
 
-from components.tenant.leases import TOKEN_TTL_SECONDS
-from connector.binding_commands import add_binding_commands
-from connector.cli import _messages
-from connector.errors import ConnectorError
-from connector.service_binding import (
+from data_plane.cli.project_binding import app
+from data_plane.connector.service_binding import (
     SERVICE_CATALOGUE_FILE,
-    service_catalogue_text,
+    service_catalog_text,
     service_entry,
 )
-from policies.compose_wall.discovery import checked
+from data_plane.errors import BindingError, ConnectorError
+from data_plane.model.timings import TOKEN_TTL_SECONDS
+from policies.artifacts.discovery import checked
 from tests.bound import BINDING, written
 
 FORMS: list[dict[str, str]] = [
@@ -87,7 +84,7 @@ def test_what_cannot_be_bound_is_refused_with_what_to_do(
 @pytest.mark.parametrize("request_", FORMS)
 def test_a_binding_that_an_older_program_exported_is_to_be_exported_again(request_: dict[str, str]) -> None:
     older = {key: value for key, value in BINDING.items() if key != "leaseTtlSeconds"}
-    with pytest.raises(ConnectorError, match=r"my-shop does not say 'leaseTtlSeconds'.*: bring its cell up"):
+    with pytest.raises(BindingError, match=r"binding of my-shop: leaseTtlSeconds: found nothing; .*Bring its cell up"):
         written(older, **request_)
 
 
@@ -151,7 +148,7 @@ def test_without_an_api_only_the_database_is_bound(change: dict[str, bool]) -> N
 
 
 @pytest.mark.parametrize("level", ["owner", "service_role", "authenticated", "anon"])
-def test_an_asset_is_what_the_catalogues_schema_says(level: str) -> None:
+def test_an_asset_is_what_the_catalogs_schema_says(level: str) -> None:
     found = asset(level=level)
     jsonschema.validate(found, service_entry()["asset"]["schema"], cls=jsonschema.Draft202012Validator)
     assert found["requiredManagedServices"] == ["postgres", "auth", "storage"]
@@ -161,11 +158,11 @@ def test_an_asset_is_what_the_catalogues_schema_says(level: str) -> None:
         jsonschema.validate({**found, "password": "x"}, service_entry()["asset"]["schema"])
 
 
-def test_the_committed_service_catalogue_is_the_codes() -> None:
-    assert SERVICE_CATALOGUE_FILE.read_text(encoding="utf-8") == service_catalogue_text()
+def test_the_committed_service_catalog_is_the_codes() -> None:
+    assert SERVICE_CATALOGUE_FILE.read_text(encoding="utf-8") == service_catalog_text()
 
 
-def test_the_catalogues_entry_replaces_a_stack_and_takes_what_bind_takes() -> None:
+def test_the_catalogs_entry_replaces_a_stack_and_takes_what_bind_takes() -> None:
     entry = service_entry()
     assert {"postgres", "dokploy/postgres"} <= set(entry["replaces"])
     schema = entry["bind"]["inputs"]
@@ -229,7 +226,7 @@ def test_an_authority_on_the_host_is_mounted_and_used(ca: str, mounted: str) -> 
 
 
 def test_a_lease_is_fetched_anew_long_before_the_one_before_ends() -> None:
-    for seconds in (300, 3600, 86400):
+    for seconds in (300, 3600, 86400, 7 * 86400, 10 * 86400):
         secrets = of_kind("ExternalSecret", objects({**BINDING, "leaseTtlSeconds": seconds}))
         intervals = {name: item["spec"]["refreshInterval"] for name, item in secrets.items()}
         units = {"s": 1, "m": 60, "h": 3600}
@@ -337,9 +334,14 @@ def bind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tmp_path_factory: pyte
     file.write_text(json.dumps(BINDING), encoding="utf-8")
     monkeypatch.setenv("DATA_PLANE_BINDING", str(file))
     monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    add_binding_commands(app, _messages, Console(stderr=True, soft_wrap=True))
     return lambda *arguments: CliRunner().invoke(app, ["--project", "my-shop", *arguments])
+
+
+def test_without_a_form_the_forms_are_named_and_before_them_a_wrong_project(bind: Bind) -> None:
+    done = bind()
+    assert (done.exit_code, "say what to write: --form asset" in done.stderr) == (2, True)
+    wrong = bind("--project", "my-shopp")
+    assert (wrong.exit_code, "there are: my-shop" in wrong.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("request_", FORMS)
@@ -353,8 +355,8 @@ def test_a_written_file_says_with_which_command_to_write_it_again(
     assert text == written(None, **request_)
     if request_["form"] != "asset":
         again = shlex.split(next(line for line in text.splitlines() if line.startswith("# Again: ")))
-        assert again[2:4] == ["dataplane", "bind"]
-        said = bind(*[word for word in again[4:] if word not in {"--project", "my-shop"}])
+        assert again[2:5] == ["dataplane", "project", "binding"]
+        said = bind(*[word for word in again[5:] if word not in {"--project", "my-shop"}])
         assert said.stdout == text
     assert stat.S_IMODE((tmp_path / "binding").stat().st_mode) == 0o644
     assert [path.name for path in tmp_path.iterdir()] == ["binding"]
@@ -375,7 +377,7 @@ def test_check_is_silent_about_what_is_up_to_date_and_shows_what_is_not(bind: Bi
     assert '-  "displayName": "Old shop",\n+  "displayName": "My shop",\n' in stale.output
     assert "asset.json is out of date: run" in " ".join(stale.output.split())
     assert path.read_text(encoding="utf-8") == before
-    assert bind("--form", "asset", "--as", "anon", "--check").exit_code == 1
+    assert bind("--form", "asset", "--as", "anon", "--check").exit_code == 2, "--check without --output"
 
 
 def test_somebody_elses_file_is_left_alone_unless_it_is_said(bind: Bind, tmp_path: Path) -> None:
@@ -384,9 +386,11 @@ def test_somebody_elses_file_is_left_alone_unless_it_is_said(bind: Bind, tmp_pat
     options = ("--form", "dokploy", "--workload", "edge", "--output", "compose.yaml")
     refused = bind(*options)
     assert (refused.exit_code, path.read_text(encoding="utf-8")) == (1, "services: {}\n")
-    assert "was not written by `dataplane bind`: name another file, or add --force" in " ".join(refused.output.split())
+    assert "was not written by `dataplane project binding`: name another file, or add --force" in " ".join(
+        refused.output.split()
+    )
     assert bind(*options, "--force").exit_code == 0
-    assert path.read_text(encoding="utf-8").startswith("# Written by `dataplane bind`")
+    assert path.read_text(encoding="utf-8").startswith("# Written by `dataplane project binding`")
     # From now on it is this command's.
     assert bind(*options).exit_code == 0
 

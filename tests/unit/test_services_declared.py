@@ -1,19 +1,21 @@
 """What the central stack declares on a cluster: which resources, how they are kept, what they may know and do."""
 
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from components.catalog import Service, load_catalog
 from components.central import logs
-from components.central.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS
-from components.central.service_logins import own_login_key
+from components.central.files import SCRIPTS
 from components.central.services import required_secrets
-from components.naming import TENANTS_SECRET
-from embedded.home import CHECKOUT
-from tests.unit.cluster_program import (
+from data_plane.model.catalog import Service, load_catalog
+from data_plane.model.connector_secrets import CLUSTER_SECRETS, SUPABASE_SECRETS
+from data_plane.model.naming import TENANTS_SECRET
+from data_plane.state_dir import CHECKOUT
+from tests.support.cluster_program import (
+    API_SERVERS,
     API_URL,
     BACKUPS,
     CLOUD_NATIVE_PG,
@@ -23,7 +25,6 @@ from tests.unit.cluster_program import (
     DEPLOYMENT,
     EVERYTHING,
     NOTHING,
-    SERVED_APART,
     SMTP,
     STATEFUL_SET,
     VARIANTS,
@@ -36,7 +37,7 @@ from tests.unit.cluster_program import (
     settings_of,
     variant,
 )
-from tests.unit.declared import Declared, Program
+from tests.support.declared import Declared, Program
 
 CLAIM = "kubernetes:core/v1:PersistentVolumeClaim"
 CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
@@ -50,7 +51,7 @@ ROUTE = "kubernetes:gateway.networking.k8s.io/v1:HTTPRoute"
 SERVICE = "kubernetes:core/v1:Service"
 COPY = "pulumi-python:dynamic/central:ServiceSecretCopy"
 
-ALWAYS = {"supabase-auth", "supabase-gateway", "supabase-realtime", "supabase-rest", "supabase-storage"}
+ALWAYS = {f"supabase-{name}" for name in ("auth", "gateway", "guard", "realtime", "relay", "rest", "storage")}
 every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 
@@ -79,7 +80,7 @@ def env_of(program: Program, service: str) -> dict[str, Any]:
         ("as it comes", {"imgproxy", "meta", "pooler", "studio"}),
         ("everything", {"analytics", "functions", "imgproxy", "meta", "pooler", "studio"}),
         ("nothing", set()),
-        ("a PostgREST apart", {"imgproxy", "meta", "pooler", "rest-shop-2", "studio"}),
+        ("API servers", {"imgproxy", "meta", "pooler", "rest-cell-cell-1", "rest-proj-shop-2", "studio"}),
     ],
 )
 def test_what_is_switched_on_runs_and_nothing_else(name: str, more: set[str]) -> None:
@@ -89,7 +90,7 @@ def test_what_is_switched_on_runs_and_nothing_else(name: str, more: set[str]) ->
     assert object_names(program, DAEMON_SET) == (["supabase-logs"] if name == "everything" else [])
     assert "supabase-jwks" in object_names(program, CRON_JOB)
     addresses = {found for found in object_names(program, SERVICE) if not found.startswith("supabase-database")}
-    assert addresses == expected
+    assert addresses == expected - {"supabase-guard", "supabase-relay"}, "what listens to nobody needs no address"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,36 @@ def test_a_stateful_set_has_its_volume_its_addresses_and_its_password() -> None:
     assert "supabase-database" in object_names(program, EXTERNAL_SECRET)
     assert env_of(program, "supabase-meta")["PG_META_DB_HOST"] == "supabase-database.supabase-data.svc"
     assert env_of(program, "supabase-meta")["PG_META_DB_SSL_MODE"] == "disable"
+
+
+def test_pg_cron_runs_jobs_in_background_workers_in_the_platforms_database() -> None:
+    (database,) = [item for item in pod_templates(declared({})) if item.kind == "StatefulSet"]
+    arguments = dict(argument.split("=", 1) for argument in database.spec["containers"][0]["args"] if "=" in argument)
+    assert arguments["cron.database_name"] == "postgres"
+    assert arguments["cron.use_background_workers"] == "on"
+    assert arguments["cron.log_statement"] == "off"
+    assert int(arguments["cron.max_running_jobs"]) < int(arguments["max_worker_processes"])
+
+
+RESERVES = {"superuser_reserved_connections=10", "reserved_connections=90", "max_locks_per_transaction=128"}
+
+
+def test_the_database_keeps_connections_for_services_and_bounds_the_memory_of_each_process() -> None:
+    (database,) = [item for item in pod_templates(declared({})) if item.kind == "StatefulSet"]
+    (container,) = database.spec["containers"]
+    assert {*RESERVES, "max_connections=600", "max_prepared_transactions=0"} <= set(container["args"])
+    assert container["command"][:2] == ["/bin/bash", "-c"]
+    # An eighth of 8 GiB; what follows runs the image's entrypoint with the server's arguments.
+    assert container["command"][2] == 'ulimit -d 1048576 && exec "$@"'
+    assert container["args"][:2] == ["docker-entrypoint.sh", "postgres"]
+
+
+@pytest.mark.parametrize(("image", "reserved"), [("pg:17.6-1", True), ("pg:15.8-1", False), ("pg:latest", False)])
+def test_a_version_without_reserved_connections_is_not_given_any(image: str, reserved: bool) -> None:
+    program = declared({"database": {**CLOUD_NATIVE_PG, "image": image}})
+    parameters = spec(program, CLUSTER, "supabase-postgres")["postgresql"]["parameters"]
+    assert ("reserved_connections" in parameters) is reserved
+    assert parameters["superuser_reserved_connections"] == "10"
 
 
 def test_a_tls_secret_makes_the_stateful_set_and_its_clients_speak_tls() -> None:
@@ -473,15 +504,29 @@ def test_a_services_copy_has_the_keys_that_its_templates_name_and_no_other(name:
         named.setdefault(source["extract"]["key"], set()).update(fields - further)
     copies = {item.inputs["path"]: set(item.inputs["keys"]) for item in program.all(COPY)}
     # Tenants read theirs with their own tokens, and it is no service's.
-    assert copies.pop(TENANTS_SECRET) == {"SUPABASE_PUBLISHABLE_KEY"}
+    assert copies.pop(TENANTS_SECRET) == {"SUPABASE_PUBLISHABLE_KEY", "ANON_KEY"}
     assert copies == named
     assert len(copies) >= 6
 
 
 @every_variant
+def test_a_url_encodes_every_secret_that_is_put_into_it(name: str) -> None:
+    """A password that was there first may have any character."""
+    texts = [
+        text
+        for item in variant(name).all(EXTERNAL_SECRET)
+        for text in item.inputs["spec"]["target"]["template"]["data"].values()
+        if re.match(r"[a-z]+://", text)
+    ]
+    assert len(texts) >= 2
+    fields = [field for text in texts for field in re.findall(r"\{\{(.*?)\}\}", text)]
+    assert [field for field in fields if '| urlquery | replace "+" "%20"' not in field] == []
+
+
+@every_variant
 def test_every_key_that_a_service_copies_is_generated_or_asked_for(name: str) -> None:
     known = {*SUPABASE_SECRETS, *CLUSTER_SECRETS, *required_secrets(settings_of(VARIANTS[name]))}
-    known |= {own_login_key(names) for names in SERVED_APART if name == "a PostgREST apart"}
+    known |= {server.password_key for server in API_SERVERS if name == "API servers"}
     for item in variant(name).all(COPY):
         assert set(item.inputs["keys"]) <= known, item.name
 
@@ -611,7 +656,7 @@ def test_the_database_gets_the_capabilities_to_hand_its_volume_over_and_no_other
 
 
 @every_variant
-def test_images_are_the_catalogues(name: str) -> None:
+def test_images_are_the_catalogs(name: str) -> None:
     catalog = load_catalog(CHECKOUT, registry=settings_of(VARIANTS[name]).registry)
     for template in pod_templates(variant(name)):
         service = service_of(template.spec["serviceAccountName"])
@@ -677,10 +722,10 @@ def test_the_public_url_is_the_only_one_that_leaves_the_cluster(name: str) -> No
         if str(entry.get("value")).startswith("http")
     ]
     assert urls
-    own = ("GOTRUE_SITE_URL", "STORAGE_S3_ENDPOINT")
-    for template, key, url in urls:
-        inside = re.fullmatch(r"http://supabase-[a-z]+\.supabase\.svc:\d+(/.*)?", url)
-        assert inside or url.startswith(API_URL) or key in own, f"{template}: {key}={url}"
+    inside = re.compile(r"http://supabase-[a-z]+\.supabase\.svc:\d+(/.*)?")
+    public = re.compile(re.escape(API_URL) + r"(/.*)?")
+    strangers = {(key, url) for _, key, url in urls if not inside.fullmatch(url) and not public.fullmatch(url)}
+    assert {key for key, _ in strangers} <= {"GOTRUE_SITE_URL", "STORAGE_S3_ENDPOINT"}, strangers
 
 
 # Change
@@ -702,8 +747,10 @@ def test_a_changed_file_rolls_the_pods_that_read_it_and_no_others(
     change: dict[str, Any], service: str, annotation: str
 ) -> None:
     before, after = checksums(variant("everything")), checksums(declared(merged(EVERYTHING, change)))
+    assert before.keys() == after.keys()
+    changed = {(name, key) for name in before for key in before[name] if before[name][key] != after[name].get(key)}
+    assert (service, annotation) in changed
     assert {name for name in before if before[name] != after[name]} == {service}
-    assert before[service][annotation] != after[service][annotation]
 
 
 def test_a_changed_rule_for_logs_rolls_vector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -725,3 +772,58 @@ def test_declaring_the_same_twice_gives_the_same() -> None:
         return {item.urn: item.inputs for item in program.resources if item.type.startswith("kubernetes:")}
 
     assert described(declared(EVERYTHING)) == described(variant("everything"))
+
+
+def _as_kubernetes_expands(text: str, variables: dict[str, Any]) -> str:
+    """What becomes of an element of a container's `command`: $$ is an escaped $, $(NAME) a variable that is there."""
+    return re.sub(
+        r"\$(?:(\$)|\(([^)]*)\))",
+        lambda found: "$" if found[1] else str(variables.get(found[2], found[0])),
+        text,
+    )
+
+
+def test_the_relays_shell_gets_the_script_as_it_is() -> None:
+    (template,) = [item for item in pod_templates(variant("as it comes")) if item.name == "supabase-relay"]
+    (container,) = template.spec["containers"]
+    variables = env_of(variant("as it comes"), "supabase-relay")
+    script = _as_kubernetes_expands(container["command"][2], variables)
+    assert script == (SCRIPTS / "relay.sh").read_text(encoding="utf-8")
+    assert "$$" in script
+    assert subprocess.run(["/bin/sh", "-n", "-c", script], check=False).returncode == 0
+
+
+def test_storage_acts_in_a_name_that_passes_no_rules() -> None:
+    """As ``service_role`` it would serve what it has signed for projects that are detached."""
+    program = variant("as it comes")
+    environment = env_of(program, "supabase-storage")
+    assert environment["DB_SERVICE_ROLE"] == "data_plane_storage"
+    assert "SERVICE_KEY" not in environment
+    assert "SERVICE_ROLE_KEY" not in str(secret_templates(program)["supabase-storage"])
+
+
+@pytest.mark.parametrize("autoconfirm", [True, False])
+def test_the_database_is_told_whether_addresses_are_shown_to_be_ones_own(autoconfirm: bool) -> None:
+    change = {"auth": {"emailAutoconfirm": autoconfirm, "smtp": SMTP}}
+    (platform,) = declared(change).all("pulumi-python:dynamic/central:PlatformSql")
+    assert platform.inputs["sql"].endswith(
+        f"update data_plane.sign_in_settings set email_autoconfirm = {str(autoconfirm).lower()};\n"
+    )
+
+
+def test_another_data_folder_is_that_of_the_server_and_of_every_backup() -> None:
+    """A newer major version begins in its own; the former one, and the image's configuration, stay beside it."""
+    program = declared({**at("database.dataFolder", "pgdata-17"), "backups": BACKUPS})
+    of_volume = {
+        (template.name, mount.get("subPath"))
+        for template in pod_templates(program)
+        for container in [*template.spec["containers"], *template.spec.get("initContainers", [])]
+        for mount in container.get("volumeMounts", [])
+        if mount["name"] == "data" and mount["mountPath"].startswith(("/var/lib/postgresql", "/etc/postgresql"))
+    }
+    assert {folder for _, folder in of_volume} == {"pgdata-17", "custom"}
+    assert "pgdata" not in str(spec(program, STATEFUL_SET, "supabase-database")).replace("pgdata-17", "")
+    for name in ("supabase-backups-physical", "supabase-restore"):
+        pod = str(spec(program, CRON_JOB, name))
+        assert "pgdata-17" in pod
+        assert "pgdata" not in pod.replace("pgdata-17", "")

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.sizes import format_size, parse_size
+from data_plane.model.sizes import format_size, parse_size
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from components.catalog import Service
-from components.central.cluster import PORTS
-from tests.unit.cluster_program import (
+from data_plane.model.catalog import Service
+from data_plane.model.cluster_names import PORTS
+from tests.support.cluster_program import (
     BACKUPS,
     CLUSTER,
     EVERYTHING,
@@ -26,7 +26,7 @@ from tests.unit.cluster_program import (
     pod_templates,
     variant,
 )
-from tests.unit.declared import Program
+from tests.support.declared import Program
 
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 NAME = "kubernetes.io/metadata.name"
@@ -92,8 +92,14 @@ def _has_peer(peers: list[dict[str, Any]] | None, other: Peer, of: Peer) -> bool
 def _is_peer(peer: Mapping[str, Any], other: Peer, of: Peer) -> bool:
     assert set(peer) <= {"namespaceSelector", "podSelector", "ipBlock"}
     if "ipBlock" in peer:
-        assert set(peer["ipBlock"]) == {"cidr"}
-        return ip_address(other.address) in ip_network(peer["ipBlock"]["cidr"])
+        block = peer["ipBlock"]
+        assert set(block) <= {"cidr", "except"}
+        # What the API server refuses: an exception that is not a part of the network, and less than it.
+        assert all(_is_part(ip_network(inside), ip_network(block["cidr"])) for inside in block.get("except", []))
+        address = ip_address(other.address)
+        return address in ip_network(block["cidr"]) and not any(
+            address in ip_network(inside) for inside in block.get("except", [])
+        )
     if other.namespace is None:
         return False
     names = {**other.namespace_labels, NAME: other.namespace}
@@ -101,6 +107,10 @@ def _is_peer(peer: Mapping[str, Any], other: Peer, of: Peer) -> bool:
         _selects(peer["namespaceSelector"], names) if "namespaceSelector" in peer else other.namespace == of.namespace
     )
     return in_namespace and _selects(peer.get("podSelector", {}), other.labels)
+
+
+def _is_part(network: Any, of: Any) -> bool:
+    return network.version == of.version and network != of and bool(network.subnet_of(of))
 
 
 def _has_port(ports: list[dict[str, Any]] | None, port: int, protocol: str) -> bool:
@@ -246,6 +256,8 @@ _USES_DATABASE = (
     Service.ANALYTICS,
     Service.BACKUPS,
     Service.JWKS,
+    Service.GUARD,
+    Service.RELAY,
 )
 Way = tuple[Service, Service, int]
 OPEN: set[Way] = {
@@ -331,7 +343,6 @@ def ports_out(items: Policies, service: Service, address: str = "203.0.113.7") -
                 Service.FUNCTIONS: {443},
                 Service.DATABASE: {443},
                 Service.BACKUPS: {443},
-                Service.LOGS: {443, 6443},
             },
         ),
         (
@@ -354,6 +365,94 @@ def test_only_who_has_business_in_the_world_gets_there(
     running = {item["metadata"]["name"].removeprefix("supabase-") for item in items.items} - {"deny-by-default"}
     found = {Service(name): ports_out(items, Service(name)) for name in running}
     assert {service: ports for service, ports in found.items() if ports} == expected
+
+
+# Where nothing of the stack has business, by what it is.
+WITHIN = {
+    "metadata": ("169.254.169.254", "169.254.170.2", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
+    "metadata by IPv6": ("fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"),
+    "the node itself": ("127.0.0.1", "0.0.0.1", "::1", "::", "::7f00:1"),
+    "IPv4 in IPv6": (
+        "::ffff:169.254.169.254",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+    ),
+    "the cluster": ("10.96.0.1", "10.244.3.7", "172.20.0.1", "192.168.49.2", "100.64.0.10", "fd00:10:96::1"),
+    "machines beside it": ("10.0.0.5", "172.31.255.254", "198.18.0.1", "fc00::1", "fec0::1", "64:ff9b:1::a00:1"),
+    "multicast and reserved": ("224.0.0.1", "255.255.255.255", "ff02::1"),
+}
+WORLD = ("203.0.113.7", "9.255.255.255", "11.0.0.0", "172.32.0.1", "169.253.0.1", "2606:4700::1", "64:ff9b::808:808")
+USERS_OF_THE_WORLD = (
+    *(Service.AUTH, Service.FUNCTIONS, Service.STORAGE, Service.IMGPROXY, Service.BACKUPS, Service.DATABASE),
+)
+
+
+def everything_with(**change: Any) -> Policies:
+    return policies_of(declared(merged(EVERYTHING, change)))
+
+
+def test_the_world_is_neither_the_cluster_nor_a_private_network_nor_a_metadata_service() -> None:
+    items = everything_with(externalCidrs=["0.0.0.0/0", "::/0"])
+    for service in USERS_OF_THE_WORLD:
+        for address in WORLD:
+            assert 443 in ports_out(items, service, address), (service, address)
+        for kind, addresses in WITHIN.items():
+            for address in addresses:
+                assert not ports_out(items, service, address), (service, kind, address)
+    everybody = [service for service in Service if service not in (Service.WAIT, *USERS_OF_THE_WORLD)]
+    for service in everybody:
+        assert not [address for address in WORLD if ports_out(items, service, address)], service
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nobody_reaches_a_metadata_service_or_the_node(name: str) -> None:
+    items = policies(name)
+    for kind in ("metadata", "metadata by IPv6", "the node itself", "multicast and reserved"):
+        for service, address in product([item for item in Service if item is not Service.WAIT], WITHIN[kind]):
+            if pod(service).namespace in {item["metadata"]["namespace"] for item in items.items}:
+                assert not ports_out(items, service, address), (service, address)
+
+
+def test_a_private_network_that_is_listed_is_reached_and_none_beside_it() -> None:
+    items = everything_with(externalCidrs=["0.0.0.0/0", "10.0.5.0/24", "fd12::/48"])
+    assert ports_out(items, Service.AUTH, "10.0.5.25") == {443, 587}
+    assert ports_out(items, Service.STORAGE, "fd12::9") == {443}
+    assert not ports_out(items, Service.AUTH, "10.0.6.25")
+    assert not ports_out(items, Service.AUTH, "fd13::9")
+
+
+def test_the_cluster_s_own_networks_are_not_part_of_a_listed_one() -> None:
+    items = everything_with(
+        externalCidrs=["0.0.0.0/0", "10.0.0.0/8", "100.64.0.0/10"],
+        clusterCidrs=["10.96.0.0/12", "198.51.100.7/32"],
+    )
+    assert ports_out(items, Service.AUTH, "10.0.5.25") == {443, 587}
+    for address in ("10.96.0.1", "198.51.100.7", "100.100.100.200"):
+        assert not ports_out(items, Service.AUTH, address), address
+    assert ports_out(items, Service.LOGS, "10.96.0.1") == {443, 6443}
+    for address in ("10.0.5.25", "203.0.113.7"):
+        assert not ports_out(items, Service.LOGS, address), address
+
+
+def test_without_addresses_of_the_api_it_is_reached_in_private_networks_and_nowhere_else() -> None:
+    items = policies("everything")
+    for address in ("10.96.0.1", "172.20.0.1", "192.168.49.2", "100.64.0.10", "fd00:10:96::1"):
+        assert ports_out(items, Service.LOGS, address) == {443, 6443}, address
+    for address in (*WORLD, "169.254.169.254", "100.100.100.200"):
+        assert not ports_out(items, Service.LOGS, address), address
+
+
+def test_addresses_of_the_api_are_all_that_who_uses_it_reaches() -> None:
+    known = {"apiServerCidrs": ["203.0.113.7/32", "10.96.0.1/32"], "clusterCidrs": ["10.0.0.0/8"]}
+    for items, user in (
+        (everything_with(**known), Service.LOGS),
+        (policies_of(declared(merged(VARIANTS["CloudNativePG"], {**known, "externalCidrs": []}))), Service.DATABASE),
+    ):
+        for address in ("203.0.113.7", "10.96.0.1"):
+            assert {443, 6443} <= ports_out(items, user, address), (user, address)
+        assert not ports_out(items, user, "10.96.0.2"), user
 
 
 def test_an_external_database_is_reached_at_its_addresses_and_its_port_by_those_who_use_it() -> None:

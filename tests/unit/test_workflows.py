@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,24 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-from connector.cli import app
-from embedded.home import CHECKOUT
+from data_plane.cli.main import app
+from data_plane.engine.cli import VERSION
+from data_plane.engine.stack_files import policy_config, policy_packs
+from data_plane.state_dir import CHECKOUT
 
 GITHUB = CHECKOUT / ".github"
 PULL_REQUEST = ".github/workflows/pull-request.yml"
 DRIFT = ".github/workflows/drift.yml"
+MAIN = ".github/workflows/main.yml"
 SETUP = ".github/actions/setup/action.yml"
 ENGINE = ".github/actions/engine/action.yml"
+PULUMI_ACTION = ".github/actions/pulumi/action.yml"
 PREVIEW = ".github/scripts/preview"
 REPORT = ".github/scripts/report"
-TRIGGERS = {PULL_REQUEST: {"pull_request"}, DRIFT: {"schedule", "workflow_dispatch"}}
+TRIGGERS = {PULL_REQUEST: {"pull_request", "merge_group"}, MAIN: {"push"}, DRIFT: {"schedule", "workflow_dispatch"}}
 # Whatever is not written here may only read.
 WRITES = {
-    (PULL_REQUEST, "wall"): {"security-events"},
+    (PULL_REQUEST, "hand-offs"): {"security-events"},
     (PULL_REQUEST, "preview"): {"id-token", "pull-requests"},
     (DRIFT, "drift"): {"id-token", "issues"},
 }
@@ -42,9 +45,11 @@ PINNED = re.compile(r"(?P<action>[\w.-]+/[\w.-]+(/[\w.-]+)*)@[0-9a-f]{40} # v[0-
 SAME_REPOSITORY = "github.event.pull_request.head.repo.full_name == github.repository"
 # Numbers, hashes and names that GitHub gives; everything else of an event is somebody's free text.
 HARMLESS = {
+    "github.event_name",
     "github.event.pull_request.number",
     "github.event.pull_request.head.repo.full_name",
     "github.event.pull_request.user.type",
+    "github.event.merge_group.base_sha",
 }
 
 Files = dict[str, str]
@@ -174,10 +179,21 @@ def text_problems(files: Files) -> Iterator[str]:
 
 @cache
 def commands() -> dict[str, set[str]]:
-    return {
-        name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in typer.main.get_group(app).commands.items()
-    }
+    """The options of each command, by its words."""
+
+    def found(group: Any, *path: str) -> Iterator[tuple[str, set[str]]]:
+        context = typer.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            if hasattr(command, "list_commands"):
+                yield from found(command, *path, name)
+            else:
+                yield (
+                    " ".join([*path, name]),
+                    {option for parameter in command.params for option in parameter.opts},
+                )
+
+    return dict(found(typer.main.get_group(app)))
 
 
 def reference_problems(files: Files) -> Iterator[str]:
@@ -189,11 +205,13 @@ def reference_problems(files: Files) -> Iterator[str]:
         for module in re.findall(r"python -m ([\w.]+)", text):
             if importlib.util.find_spec(module) is None:
                 yield f"{place}: there is no module {module}"
-        for command, rest in re.findall(r"\./dataplane ([\w-]+)([^\n)|]*)", text):
-            if command not in commands():
-                yield f"{place}: there is no `dataplane {command}`"
+        for called in re.findall(r"\./dataplane ([^\n)|]*)", text):
+            words = shlex.split(called)
+            command = next((name for name in (" ".join(words[:2]), words[0]) if name in commands()), None)
+            if command is None:
+                yield f"{place}: there is no `dataplane {' '.join(words[:2])}`"
                 continue
-            options = {word for word in shlex.split(rest) if word.startswith("--")}
+            options = {word for word in words if word.startswith("--")}
             yield from (f"{place}: `dataplane {command}` has no {option}" for option in options - commands()[command])
         for script in re.findall(r"\.github/scripts/[\w.-]+", text):
             if script not in files or not os.access(CHECKOUT / script, os.X_OK):
@@ -201,13 +219,12 @@ def reference_problems(files: Files) -> Iterator[str]:
 
 
 def policy_problems(files: Files) -> Iterator[str]:
-    previews = [line for _, text in shell_texts(files) for line in text.splitlines() if "pulumi preview" in line]
-    if previews != [line for line in previews if '--stack "$STACK" "${policies[@]}"' in line] or len(previews) != 1:
-        yield "a preview without the policies"
-    if "policies=(--policy-pack policies)" not in files[PREVIEW] or not (CHECKOUT / "policies").is_dir():
-        yield "the policies are not this checkout's"
-    if "policies+=(--policy-pack-config stacks/policies.json)" not in files[PREVIEW]:
-        yield "the policies' settings are left out"
+    texts = [text for _, text in shell_texts(files)]
+    previews = [line for text in texts for line in text.splitlines() if re.search(r"^[^#]*\bpreview --?\w", line)]
+    if previews != [line for line in previews if line.startswith('./dataplane preview --stack "$STACK" ')]:
+        yield "a preview that is not `dataplane preview`, which has the policies"
+    if len(previews) != 1:
+        yield "not one preview"
 
 
 def gate_problems(files: Files) -> Iterator[str]:
@@ -273,7 +290,7 @@ CHECKOUT_USE = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0
             "      &&",
             "preview: credentials for the code of forks",
         ),
-        (PULL_REQUEST, "  pull_request:\n", "  pull_request_target:\n", "is started by ['pull_request_target']"),
+        (PULL_REQUEST, "  pull_request:\n", "  pull_request_target:\n", "'pull_request_target'"),
         (PULL_REQUEST, "  pull_request:\n", "  pull_request:\n  workflow_run:\n", "'workflow_run'"),
         (PULL_REQUEST, "cancel-in-progress: true", "cancel-in-progress: false", "concurrency"),
         (DRIFT, "concurrency:\n  group: drift\n  cancel-in-progress: false\n", "", "concurrency"),
@@ -291,24 +308,28 @@ CHECKOUT_USE = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0
         (PULL_REQUEST, "make test", "make tests", "there is no `make tests`"),
         (
             PULL_REQUEST,
-            "python -m policies.compose_wall",
+            "python -m policies.artifacts",
             "python -m policies.fence",
             "there is no module policies.fence",
         ),
-        (DRIFT, "./dataplane touched", "./dataplane affected", "there is no `dataplane affected`"),
-        (DRIFT, "--deployed", "--real", "`dataplane touched` has no --real"),
+        (
+            DRIFT,
+            "./dataplane stack affected",
+            "./dataplane concerned",
+            "there is no `dataplane concerned --all`",
+        ),
+        (DRIFT, "--deployed", "--real", "`dataplane stack affected` has no --real"),
         (DRIFT, ".github/scripts/report", ".github/scripts/tell", "there is no program .github/scripts/tell"),
         (DRIFT, ".github/scripts/preview", "pulumi preview", "drift: does not preview"),
-        (DRIFT, ".github/scripts/preview", "pulumi preview", "a preview without the policies"),
-        (PREVIEW, '"${policies[@]}" ', "", "a preview without the policies"),
-        (PREVIEW, "policies=(--policy-pack policies)", "policies=()", "the policies are not this checkout's"),
+        (PREVIEW, "./dataplane preview", "pulumi preview", "a preview that is not `dataplane preview`"),
+        (PREVIEW, "./dataplane preview", "true", "not one preview"),
+        (PREVIEW, "--diff", "--differences", "`dataplane preview` has no --differences"),
         (
-            PREVIEW,
-            "policies+=(--policy-pack-config stacks/policies.json)",
-            "true",
-            "the policies' settings are left out",
+            PULL_REQUEST,
+            "needs: [lint, test, hand-offs,",
+            "needs: [lint, test,",
+            "the gate does not wait for ['hand-offs']",
         ),
-        (PULL_REQUEST, "needs: [lint, test, wall,", "needs: [lint, test,", "the gate does not wait for ['wall']"),
         (PULL_REQUEST, "    if: always()\n", "", "the gate does not always run"),
         (PULL_REQUEST, "  checked:\n", "  done:\n", "the gate does not always run"),
     ],
@@ -320,9 +341,9 @@ def test_each_check_finds_what_it_is_for(file: str, text: str, by: str, expected
     assert any(expected in problem for problem in problems(files)), problems(files)
 
 
-def test_the_engine_is_of_the_sdk_s_version() -> None:
-    done = run_step(ENGINE, "sdk", {"GITHUB_OUTPUT": "/dev/stdout"})
-    assert f"version={version('pulumi')}\n" in done.stdout
+def test_the_engine_is_the_one_that_is_built_elsewhere() -> None:
+    done = run_step(PULUMI_ACTION, "pinned", {"GITHUB_OUTPUT": "/dev/stdout"})
+    assert f"version={VERSION}\n" in done.stdout
 
 
 # --- the scripts, run
@@ -352,23 +373,55 @@ def run_step(file: str, identifier: str, environment: dict[str, str]) -> subproc
 
 @needs_jq
 @pytest.mark.parametrize(
-    ("changed", "passes"),
+    ("changed", "without", "passes"),
     [
-        ({}, True),
-        ({"preview": "skipped"}, True),
-        *(({job: result}, False) for job in ("lint", "wall", "preview") for result in ("failure", "cancelled")),
-        ({"lint": "skipped"}, False),
-        ({"touched": "failure", "preview": "skipped"}, False),
+        ({}, "false", True),
+        ({"preview": "skipped"}, "true", True),
+        ({"preview": "skipped"}, "false", False),
+        ({"preview": "skipped"}, "", False),
+        *(
+            ({job: result}, "true", False)
+            for job in ("lint", "hand-offs", "preview")
+            for result in ("failure", "cancelled")
+        ),
+        ({"lint": "skipped"}, "true", False),
+        ({"affected": "failure", "preview": "skipped"}, "true", False),
     ],
 )
-def test_the_gate_passes_only_what_has_run_through(changed: dict[str, str], passes: bool) -> None:
+def test_the_gate_passes_only_what_has_run_through(changed: dict[str, str], without: str, passes: bool) -> None:
     (gate,) = (job for job in jobs(committed()) if job.name == GATE)
     (step,) = gate.body["steps"]
     results = {**dict.fromkeys(gate.body["needs"], "success"), **changed}
     needs = {job: {"result": result, "outputs": {"stacks": '$(id) "'}} for job, result in results.items()}
-    done = bash(step["run"], {"NEEDS": json.dumps(needs)})
+    done = bash(step["run"], {"NEEDS": json.dumps(needs), "NO_PREVIEW": without})
     assert (done.returncode == 0) is passes, done.stderr
     assert f"lint: {results['lint']}\n" in done.stdout
+
+
+def conditions(text: str) -> set[str]:
+    return {part.strip() for part in re.split(r"&&|\|\|", text.strip().removeprefix("${{").removesuffix("}}"))}
+
+
+def test_a_change_of_a_stack_passes_without_a_preview_only_in_a_queue_and_of_a_bot() -> None:
+    (gate,) = (job for job in jobs(committed()) if job.name == GATE)
+    (preview,) = (job for job in jobs(committed()) if (job.file, job.name) == (PULL_REQUEST, "preview"))
+    count, bot = "needs.affected.outputs.count {} '0'", "github.event.pull_request.user.type {} 'Bot'"
+    # In a queue there is no pull request, so no head repository that is this one.
+    assert conditions(preview.body["if"]) == {count.format("!="), bot.format("!="), SAME_REPOSITORY}
+    assert conditions(gate.body["steps"][0]["env"]["NO_PREVIEW"]) == {
+        count.format("=="),
+        bot.format("=="),
+        "github.event_name == 'merge_group'",
+    }
+
+
+def test_every_kind_of_pin_is_updated() -> None:
+    updates = parsed(committed()[".github/dependabot.yml"])["updates"]
+    assert {update["package-ecosystem"] for update in updates} == {"github-actions", "pip", "gomod"}
+    folders = [folder for update in updates for folder in update.get("directories", [update.get("directory")])]
+    assert all(list(CHECKOUT.glob(folder.lstrip("/") or "*")) for folder in folders)
+    actions = {"/", *(f"/{path.parent.parent.relative_to(CHECKOUT)}/*" for path in GITHUB.glob("actions/*/action.yml"))}
+    assert actions <= set(folders)
 
 
 @pytest.fixture
@@ -385,33 +438,51 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, 
     return put
 
 
-PULUMI = """
-import sys
-print("arguments:", *sys.argv[1:])
-print("refused", file=sys.stderr)
-sys.exit(7)
+DATAPLANE = """#!/bin/sh
+echo "$@" > arguments
+printf '%s' "$CHANGES"
+echo progress >&2
+exit "$CODE"
 """
 
 
-@pytest.mark.parametrize("settings", [True, False])
-def test_a_preview_has_the_policies_and_keeps_what_the_engine_said(
-    tmp_path: Path, programs: Callable[[str, str], None], settings: bool
+@pytest.mark.parametrize(
+    ("code", "changes", "expected", "shown"),
+    [
+        (0, "no change\n", 0, "no change\n"),
+        (2, "alice loses owner\n", 2, "alice loses owner\n"),
+        (1, "", 1, "progress\n"),
+        (1, "half\n", 1, "progress\nhalf\n"),
+        # As of a command line that is not understood.
+        (2, "", 1, "progress\n"),
+        (139, "half\n", 1, "progress\nhalf\n"),
+    ],
+)
+def test_a_preview_keeps_what_changes_and_after_a_failure_its_reason_first(
+    tmp_path: Path, code: int, changes: str, expected: int, shown: str
 ) -> None:
-    programs("pulumi", PULUMI)
-    if settings:
-        (tmp_path / "stacks").mkdir()
-        (tmp_path / "stacks" / "policies.json").write_text("{}", encoding="utf-8")
-    command = f'{CHECKOUT / PREVIEW} "{tmp_path}/a file" --refresh --expect-no-changes'
-    done = bash(command, {"STACK": "prod cell"}, tmp_path)
-    assert done.returncode == 7
-    assert done.stdout == (tmp_path / "a file").read_text(encoding="utf-8")
-    assert "arguments: preview --stack prod cell --policy-pack policies" in done.stdout
-    assert ("--policy-pack-config stacks/policies.json" in done.stdout) is settings
-    assert "--refresh --expect-no-changes\n" in done.stdout
-    assert "refused" in done.stdout
+    (tmp_path / "dataplane").write_text(DATAPLANE, encoding="utf-8")
+    (tmp_path / "dataplane").chmod(0o755)
+    command = f'{CHECKOUT / PREVIEW} "{tmp_path}/a file" --refresh --detailed-exitcode'
+    done = bash(command, {"STACK": "prod cell", "CHANGES": changes, "CODE": str(code)}, tmp_path)
+    assert done.returncode == expected
+    assert done.stdout == (tmp_path / "a file").read_text(encoding="utf-8") == shown
+    arguments = (tmp_path / "arguments").read_text(encoding="utf-8")
+    assert arguments == "preview --stack prod cell --diff --refresh --detailed-exitcode\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"dataplane", "arguments", "a file"}
 
 
-@pytest.mark.parametrize(("code", "expected"), [(0, (0, "found=nothing\n")), (7, (0, "found=drift\n")), (1, (1, ""))])
+def test_every_run_of_a_stack_has_the_checkout_s_policies_and_their_settings(tmp_path: Path) -> None:
+    assert policy_packs(CHECKOUT) == [CHECKOUT / "policies"]
+    assert policy_config(tmp_path) is None
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "policies.json").write_text("{}", encoding="utf-8")
+    assert policy_config(tmp_path) == tmp_path / "stacks" / "policies.json"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(0, (0, "found=nothing\n")), (2, (0, "found=drift\n")), (1, (1, "")), (7, (7, ""))]
+)
 def test_drift_is_told_from_a_run_that_could_not_tell(tmp_path: Path, code: int, expected: tuple[int, str]) -> None:
     (tmp_path / PREVIEW).parent.mkdir(parents=True)
     (tmp_path / PREVIEW).write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
@@ -424,17 +495,215 @@ def test_drift_is_told_from_a_run_that_could_not_tell(tmp_path: Path, code: int,
 
 
 @needs_jq
-@pytest.mark.parametrize(("file", "identifier"), [(PULL_REQUEST, "touched"), (DRIFT, "stacks")])
 @pytest.mark.parametrize("count", [0, 2])
-def test_the_matrix_is_what_the_command_says(tmp_path: Path, file: str, identifier: str, count: int) -> None:
+def test_the_matrix_is_what_the_command_says(tmp_path: Path, count: int) -> None:
     stacks = {"include": [{"stack": f"prod-cell-{number}"} for number in range(count)]}
     (tmp_path / "dataplane").write_text(f"#!/bin/sh\ncat <<'EOF'\n{json.dumps(stacks)}\nEOF\n", encoding="utf-8")
     (tmp_path / "dataplane").chmod(0o755)
     output = tmp_path / "output"
-    assert bash(step_text(file, identifier), {"GITHUB_OUTPUT": str(output)}, tmp_path).returncode == 0
+    assert bash(step_text(DRIFT, "stacks"), {"GITHUB_OUTPUT": str(output)}, tmp_path).returncode == 0
     assert output.read_text(encoding="utf-8") == f"stacks={json.dumps(stacks)}\ncount={count}\n"
     (tmp_path / "dataplane").write_text("#!/bin/sh\nexit 2\n", encoding="utf-8")
-    assert bash(step_text(file, identifier), {"GITHUB_OUTPUT": str(output)}, tmp_path).returncode == 2
+    assert bash(step_text(DRIFT, "stacks"), {"GITHUB_OUTPUT": str(output)}, tmp_path).returncode == 2
+
+
+# --- what judges a pull request
+
+JUDGED = {"hand-offs": "files in another folder", "affected": "git's objects"}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_what_judges_a_change_is_the_base_s_before_anything_of_the_repository_runs(name: str) -> None:
+    (job,) = (job for job in jobs(committed()) if (job.file, job.name) == (PULL_REQUEST, name))
+    first, second, third, *_ = job.body["steps"]
+    assert first["uses"].startswith("actions/checkout@")
+    assert first["with"] == {"persist-credentials": False, "fetch-depth": 0}
+    assert 'git checkout --quiet --force --detach "${BASE:-HEAD^1}"\ngit clean -ffdxq\n' in second["run"]
+    assert second["env"] == {"BASE": "${{ github.event.merge_group.base_sha }}"}
+    # Packages of a cache would be those that the change's own jobs have put there.
+    assert third == {"uses": "./.github/actions/setup"}
+
+
+def test_code_owners_have_all_that_can_weaken_the_check() -> None:
+    lines = [line.split() for line in committed()[".github/CODEOWNERS"].splitlines() if not line.startswith("#")]
+    assert {len(line) for line in lines} == {2}
+    owned = {pattern.strip("/") for pattern, _ in lines}
+    assert owned >= {
+        *("data_plane", "dataplane", "Makefile", "components", "policies", "stacks", ".github", ".ci"),
+        *("requirements.txt", "requirements-dev.txt", "pyproject.toml", "__main__.py", "Pulumi.yaml", "tests"),
+    }
+    assert all((CHECKOUT / name).exists() for name in owned)
+
+
+class Change:
+    """A repository with this checkout's files and a deployed environment, and a pull request for it, merged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "checkout"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        files = {name: CHECKOUT / name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
+        for name, path in files.items():
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, self.root / name)
+        projects = self.root / "stacks" / "prod" / "projects"
+        projects.mkdir(parents=True)
+        shutil.copy(CHECKOUT / "stacks/local/projects/demo.yaml", projects / "demo.yaml")
+        for kind in ("central", "cell-1"):
+            text = (CHECKOUT / f"stacks/Pulumi.local-{kind}.yaml").read_text(encoding="utf-8")
+            (self.root / f"stacks/Pulumi.prod-{kind}.yaml").write_text(
+                text.replace("environment: local", "environment: prod").replace("local-central", "prod-central"),
+                encoding="utf-8",
+            )
+        self.git("init", "--quiet", "--initial-branch", "main")
+        self.commit()
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=self.root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "Change")
+
+    def replace(self, file: str, text: str, by: str) -> None:
+        path = self.root / file
+        before = path.read_text(encoding="utf-8")
+        assert text in before
+        path.write_text(before.replace(text, by), encoding="utf-8")
+
+    def begin(self) -> None:
+        self.git("switch", "--quiet", "--create", "change")
+
+    def checked_out(self, name: str) -> tuple[str, list[str]]:
+        """The merge, as GitHub checks it out for a job, up to where the base's files are there; and what then runs."""
+        self.commit()
+        self.git("switch", "--quiet", "main")
+        self.git("merge", "--quiet", "--no-ff", "--message", "Merge", "change")
+        merged = self.git("rev-parse", "HEAD")
+        (job,) = (job for job in jobs(committed()) if (job.file, job.name) == (PULL_REQUEST, name))
+        texts = [step["run"] for step in job.body["steps"] if "run" in step]
+        assert bash(texts[0], {"RUNNER_TEMP": str(self.root.parent)}, self.root).returncode == 0
+        (self.root / ".venv").symlink_to(Path(sys.prefix))
+        return merged, texts[1:]
+
+    def judged(self) -> tuple[int, list[str], str]:
+        """What the job `affected` says."""
+        merged, _ = self.checked_out("affected")
+        output = self.root.parent / "output"
+        done = bash(
+            step_text(PULL_REQUEST, "affected"), {"GITHUB_OUTPUT": str(output), "GITHUB_SHA": merged}, self.root
+        )
+        if done.returncode != 0:
+            return done.returncode, [], done.stderr
+        (line, count) = output.read_text(encoding="utf-8").splitlines()
+        stacks = [item["stack"] for item in json.loads(line.removeprefix("stacks="))["include"]]
+        assert count == f"count={len(stacks)}"
+        return 0, stacks, done.stderr
+
+
+@pytest.fixture
+def change(tmp_path: Path) -> Change:
+    return Change(tmp_path)
+
+
+# What a pull request of somebody who wants no preview would have done to the tool that asks for one.
+SILENCED = ("    if everything == (base is not None):", "    return []\n    if everything == (base is not None):")
+
+
+@needs_jq
+def test_a_change_of_the_tool_does_not_judge_itself(change: Change) -> None:
+    change.begin()
+    change.replace("data_plane/cli/stack.py", *SILENCED)
+    change.replace("stacks/prod/projects/demo.yaml", "carol", "mallory")
+    (change.root / "json.py").write_text("raise SystemExit('the change runs')\n", encoding="utf-8")
+    (change.root / ".github/scripts/affected").write_text("#!/bin/sh\necho '{\"include\": []}'\n", encoding="utf-8")
+    assert change.judged()[:2] == (0, ["prod-central", "prod-cell-1"])
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    "file", ["stacks/prod/projects/demo.yaml", "stacks/Pulumi.prod-cell-1.yaml", "stacks/images.yaml", "Pulumi.yaml"]
+)
+def test_a_tool_that_names_no_stack_is_held_against_the_changed_files(change: Change, file: str) -> None:
+    change.replace("data_plane/cli/stack.py", *SILENCED)
+    change.commit()
+    change.begin()
+    with (change.root / file).open("a", encoding="utf-8") as stream:
+        stream.write("# changed\n")
+    code, _, stderr = change.judged()
+    assert code == 1
+    assert stderr.endswith(f"affected names no stack, and deployed stacks read what the change has:\n{file}\n")
+
+
+@needs_jq
+@pytest.mark.parametrize(
+    "file", ["README.md", "stacks/local/projects/demo.yaml", "stacks/Pulumi.local-cell-1.yaml", "docs/tutorial.md"]
+)
+def test_a_change_that_no_deployed_stack_reads_needs_no_preview(change: Change, file: str) -> None:
+    change.begin()
+    with (change.root / file).open("a", encoding="utf-8") as stream:
+        stream.write("\n# changed\n")
+    assert change.judged()[:2] == (0, [])
+
+
+def test_a_change_of_the_wall_does_not_judge_itself(change: Change) -> None:
+    change.begin()
+    (change.root / "shop").mkdir()
+    (change.root / "shop" / "compose.yaml").write_text("services: {db: {image: 'postgres:16'}}\n", encoding="utf-8")
+    for name in ("policies/artifacts/__main__.py", "typer.py", "sitecustomize.py"):
+        (change.root / name).write_text("raise SystemExit(0)\n", encoding="utf-8")
+    _, (text,) = change.checked_out("hand-offs")
+    done = bash(text, {"RUNNER_TEMP": str(change.root.parent)}, change.root)
+    assert done.returncode == 1
+    assert "shop/compose.yaml" in done.stderr
+
+
+GONE = """
+import json, sys
+arguments = [word for word in sys.argv[1:] if word != "--non-interactive"]
+if arguments == ["version"]:
+    print("v3.274.1")
+elif arguments == ["stack", "ls", "--json"]:
+    print(ANSWER or json.dumps([{"name": "prod-cell-10"}, *STACKS]))
+else:
+    assert arguments == ["stack", "export", "--stack", "prod-cell-1"], arguments
+    print(json.dumps({"deployment": {"resources": [{"type": "pulumi:pulumi:Stack"}, *RESOURCES]}}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stacks", "resources", "response", "code", "told"),
+    [
+        ([], [], "", 0, "its settings are deleted, and it holds no resources"),
+        ([{"name": "prod-cell-1"}], [], "", 0, "its settings are deleted, and it holds no resources"),
+        ([{"name": "prod-cell-1"}], [{"type": "a:b:C"}], "", 1, "are deleted, and it holds 1 resources: first destroy"),
+        ([{"name": "org/prod-cell-1"}], [{"type": "a:b:C"}], "", 1, "and it holds 1 resources: first destroy it"),
+        ([], [], "[1]", 1, "stack prod-cell-1 cannot be read"),
+        ([], [], "no JSON", 1, "stack prod-cell-1 cannot be read"),
+    ],
+    ids=["gone", "empty", "not empty", "of an organization", "an answer of another form", "no answer"],
+)
+def test_settings_go_once_their_stack_is_gone_or_empty(
+    tmp_path: Path,
+    programs: Callable[[str, str], None],
+    stacks: list[dict[str, str]],
+    resources: list[dict[str, str]],
+    response: str,
+    code: int,
+    told: str,
+) -> None:
+    programs("pulumi", f"STACKS = {stacks!r}\nRESOURCES = {resources!r}\nANSWER = {response!r}\n{GONE}")
+    variables = {"STACK": "prod-cell-1", "DATA_PLANE_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
+    done = bash(f'{CHECKOUT / PREVIEW} "{tmp_path}/file"', variables)
+    assert done.returncode == code, done.stderr
+    assert told in (tmp_path / "file").read_text(encoding="utf-8")
 
 
 GH = """
@@ -549,12 +818,12 @@ def test_nothing_in_a_preview_gets_out_of_its_block(github: GitHub) -> None:
 
 @needs_jq
 @pytest.mark.parametrize("line", ["+ line", "", "ü" * 1000], ids=["lines", "empty lines", "letters of two bytes"])
-def test_of_a_long_preview_the_end_is_shown_within_github_s_bound(github: GitHub, line: str) -> None:
-    github.report("drift", f"{line}\n" * 40_000 + "Resources: 3 to create")
+def test_of_a_long_preview_the_beginning_is_shown_within_github_s_bound(github: GitHub, line: str) -> None:
+    github.report("drift", "alice loses owner\n" + f"{line}\n" * 40_000)
     body = github["issues"][0]["body"]
     assert len(body) < 65_536
-    assert "its beginning is in the run's log" in body
-    assert body.endswith("    Resources: 3 to create")
+    assert "    alice loses owner\n" in body
+    assert body.endswith("    (the rest is in the run's log)\n")
     assert "\ufffd" not in body
 
 

@@ -23,7 +23,7 @@ for ((second = 0; second <= ${BACKUP_ARCHIVE_SECONDS:-120}; second++)); do
   sleep 1
 done
 [[ ! $archived < $segment ]] ||
-  fail "the write-ahead log is not being archived (last: ${archived:-none}): see the log of PostgreSQL and of the courier"
+  fail "the write-ahead log is not being archived (last: ${archived:-none}): see the log of PostgreSQL and of the archiver"
 
 say "backing up to $(place)"
 barman-cloud-backup "${writing[@]}" --gzip --jobs "${BACKUP_JOBS:-2}" --immediate-checkpoint \

@@ -69,12 +69,18 @@ class _Dumps:
         note = {"name": name, "bytes": source.size, "sha256": source.digest.hexdigest()}
         self._write(self._key(stamp, name) + ".json", note)
 
+    def remove(self, stamp: str, name: str) -> None:
+        """Takes back what could not be written to its end."""
+        for key in (self._key(stamp, name) + ".json", self._key(stamp, name)):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+
     def finish(self, stamp: str) -> None:
-        """Writes the manifest."""
+        """Writes the manifest; standard input has a line for everything that is not in the dump."""
         notes = [json.loads(self._read(key)) for key in self._keys(stamp) if key.endswith(".json")]
         if not notes:
             raise StoreError(f"dump {stamp} is empty")
-        self._write(self._key(stamp, _MANIFEST), {"stamp": stamp, "files": notes})
+        missing = sys.stdin.read().splitlines()
+        self._write(self._key(stamp, _MANIFEST), {"stamp": stamp, "files": notes, "missing": missing})
 
     def whole(self) -> list[str]:
         """The stamps of complete dumps, oldest first."""
@@ -155,13 +161,20 @@ def _files(dumps: _Dumps, stamp: str) -> None:
         sys.stdout.write(unquote(item["name"]) + "\n")
 
 
+def _missing(dumps: _Dumps, stamp: str) -> None:
+    for line in dumps.manifest(stamp).get("missing", []):
+        sys.stdout.write(line + "\n")
+
+
 def main() -> int:
     """Does what the arguments say; 1 and one line on standard error if it cannot be done."""
     actions: dict[str, tuple[list[str], Callable[..., object]]] = {
         "put": (["stamp", "name"], lambda dumps, stamp, name: dumps.put(stamp, name)),
+        "remove": (["stamp", "name"], lambda dumps, stamp, name: dumps.remove(stamp, name)),
         "finish": (["stamp"], lambda dumps, stamp: dumps.finish(stamp)),
         "get": (["stamp", "name"], lambda dumps, stamp, name: dumps.get(stamp, name)),
         "files": (["stamp"], _files),
+        "missing": (["stamp"], _missing),
         "resolve": (["stamp"], lambda dumps, stamp: sys.stdout.write(dumps.resolve(stamp) + "\n")),
         "expire": (["days"], lambda dumps, days: dumps.expire(int(days))),
         "list": ([], _list),

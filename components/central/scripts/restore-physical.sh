@@ -7,7 +7,7 @@
 #   PGDATA               where the files are to be in the end; their folder must not be a mount point itself
 #   RESTORE_BACKUP       a backup's ID, or `auto`: the latest one before the target
 #   RESTORE_TO           a time with its zone, e.g. 2026-01-31 14:05:00+00; empty for all there is
-#   RESTORE_TIMELINE     latest, or a number: see docs/backups.md
+#   RESTORE_TIMELINE     latest, or a number: see docs/how-to/back-up-and-restore.md
 #   RESTORE_DATABASE     the database with the platform's objects
 #   RESTORE_PASSWORDS    lines `role variable`: the role gets the password that is in the variable
 #
@@ -137,7 +137,7 @@ recover() {
 }
 
 # Before anybody can connect: leases of the time of the backup are dropped, and service logins get today's passwords.
-realign() {
+reconcile_credentials() {
   say "dropping the leases of that time, setting the services' passwords"
   {
     tr '\n' ' ' <"$scripts/drop-leases.sql"
@@ -153,8 +153,8 @@ realign() {
       printf "do \$dp\$ begin if exists (select from pg_catalog.pg_roles where rolname = '%s') then " "$role"
       printf "alter role %s password '%s'; end if; end \$dp\$;\n" "$role" "${password//\'/\'\'}"
     done <<<"${RESTORE_PASSWORDS:-}"
-  } | postgres --single "${settings[@]}" -c exit_on_error=on "$database" >"$work/realign.log" 2>&1 ||
-    fail "leases and passwords could not be brought in order; the log is $work/realign.log; the present files are as they were"
+  } | postgres --single "${settings[@]}" -c exit_on_error=on "$database" >"$work/reconcile_credentials.log" 2>&1 ||
+    fail "leases and passwords could not be brought in order; the log is $work/reconcile_credentials.log; the present files are as they were"
 }
 
 change_places() {
@@ -182,7 +182,7 @@ else
   download
   prepare_settings
   recover
-  realign
+  reconcile_credentials
   printf '%s' "$wanted" >"$work/complete"
 fi
 if [[ $check_only == true ]]; then

@@ -1,0 +1,50 @@
+"""A tenant's login for scheduled jobs, and whether its jobs run (``platform_jobs.sql``)."""
+
+from typing import Any
+
+import psycopg
+import pulumi
+from pulumi.dynamic import Resource
+
+from components.platform import DatabaseConnection
+from components.tenant.table_row import TableRowProvider
+
+__all__ = ["TenantJobs"]
+
+
+class _Provider(TableRowProvider):
+    table = "job_access"
+    columns = ("attached",)
+
+    def after_write(self, connection: psycopg.Connection[Any], tenant: str) -> None:
+        connection.execute("select data_plane.provide_jobs(%s)", [tenant])
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """No job of the tenant's runs any more."""
+        self.forget(props)
+
+
+class TenantJobs(Resource, module="tenant", name="TenantJobs"):
+    """Lets a tenant have jobs. Detached, those that it has are kept and do not run, and one under way ends.
+
+    Args:
+        database: the central database.
+        tenant: the tenant's schema.
+        attached: whether its jobs run.
+
+    Raises:
+        DatabaseUnavailableError, TableRowError: while it is applied.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        database: DatabaseConnection,
+        tenant: str,
+        attached: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        props = {**database.properties(), "tenant": tenant, "attached": attached}
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
+        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))

@@ -1,0 +1,1 @@
+"""Settings of stacks and project files, validated; nothing here imports Pulumi."""

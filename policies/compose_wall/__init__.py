@@ -1,1 +1,0 @@
-"""The wall for hand-offs: no compose file, Dockerfile, manifest or chart may bring a PostgreSQL of its own."""

@@ -1,0 +1,219 @@
+"""The guard as it is deployed: its loop, its login, and a NOTIFY queue that is full."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from components.central.guard import _LOOP
+from data_plane.local.postgres import LocalPostgres
+from data_plane.local.processes import LOOPBACK, wait_until
+from tests.support.platform_database import (
+    PASSWORD,
+    add_tenants,
+    apply_platform,
+    connect,
+    issue,
+    revoke,
+    run,
+    running,
+)
+from tests.support.postgresqls import binaries, oldest_and_newest
+from tests.support.storage import make_storage
+
+_QUEUE_SETTING_SINCE = 17
+
+
+@pytest.fixture(scope="module", params=oldest_and_newest())
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
+    with running(tmp_path_factory.mktemp("pg"), binaries()[request.param], apply_platform, add_tenants) as made:
+        with made.connect() as admin:
+            admin.execute("alter role data_plane_guard password 'for-this-test'")
+        yield made
+
+
+@pytest.fixture
+def loop(server: LocalPostgres, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The container's command, with its files in another folder."""
+    environment = {
+        "PATH": f"{server.binaries}:{os.environ['PATH']}",
+        "PGHOST": LOOPBACK,
+        "PGPORT": str(server.port),
+        "PGDATABASE": "postgres",
+        "PGUSER": "data_plane_guard",
+        "PGPASSWORD": PASSWORD,
+    }
+    script = _LOOP.replace("/tmp/", f"{tmp_path}/")  # noqa: S108
+    if not (server.binaries / "psql").exists() and shutil.which("psql") is None:
+        pytest.skip("there is no psql here")
+    process = subprocess.Popen(["/bin/sh", "-c", script], env=environment, start_new_session=True)
+    yield process
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    process.wait()
+
+
+def backend(server: LocalPostgres) -> int | None:
+    found = run(server, "select pid from pg_stat_activity where usename = 'data_plane_guard'")
+    return int(found[0][0]) if found else None
+
+
+def test_the_loop_runs_on_one_connection_and_comes_back_when_it_is_cut(
+    server: LocalPostgres, loop: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    def runs() -> list[tuple[object, ...]]:
+        return run(server, "select ran_at from data_plane.guard where ran_at is not null")
+
+    assert wait_until(lambda: bool(runs()), 20)
+    first, connection = runs(), backend(server)
+    assert connection is not None
+    assert wait_until(lambda: runs() != first, 20)
+    assert backend(server) == connection
+    assert (tmp_path / "done").stat().st_mtime > time.time() - 60
+    run(server, "select pg_terminate_backend(%s, 5000)", connection)
+    again = runs()
+    assert wait_until(lambda: runs() != again, 20)
+    assert backend(server) not in (None, connection)
+    assert loop.poll() is None
+
+
+def test_the_guards_login_can_do_nothing_else(server: LocalPostgres) -> None:
+    with connect(server, "data_plane_guard") as guard:
+        guard.autocommit = True
+        allowed = guard.execute(
+            "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace"
+            " where n.nspname like 'data\\_plane%' and has_schema_privilege(n.oid, 'usage')"
+            " and has_function_privilege(p.oid, 'execute')"
+        ).fetchall()
+        assert sorted(allowed) == [("data_plane.apply_storage()",), ("data_plane.enforce_limits()",)]
+        for statement in (
+            "select * from data_plane.guard",
+            "update data_plane.limits set leases = 1",
+            "set role proj_one_owner",
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'supabase_admin'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                guard.execute(statement)
+
+
+def test_two_runs_at_once_are_one(server: LocalPostgres) -> None:
+    with server.connect() as first, server.connect() as second:
+        first.execute("select 1 from data_plane.guard for update")
+        second.execute("set statement_timeout = '2s'")
+        before = second.execute("select ran_at from data_plane.guard").fetchone()
+        second.execute("select data_plane.enforce_limits()")
+        assert second.execute("select ran_at from data_plane.guard").fetchone() == before
+
+
+@pytest.mark.parametrize("seconds", [0, 1.3], ids=["at once", "once the guard no longer looks for one"])
+def test_nobody_else_loses_a_deadlock_to_the_guard(server: LocalPostgres, seconds: float) -> None:
+    """An `up` that changes the platform's tables waits as long as it must; the guard gives way and runs afterwards."""
+    before = run(server, "select ran_at from data_plane.guard")
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and application_name = %s"
+    with ThreadPoolExecutor() as pool, server.connect() as guard:
+        guard.autocommit = True
+        guard.execute("set application_name to 'this guard'")
+        with server.connect() as up:
+            up.execute("set local deadlock_timeout = '1s'")
+            up.execute("lock table data_plane.api_access in access exclusive mode")
+            at_work = pool.submit(guard.execute, "select data_plane.enforce_limits()")
+            assert wait_until(lambda: run(server, waits, "this guard") == [(1,)], 20)
+            time.sleep(seconds)
+            up.execute("lock table data_plane.guard_actions, data_plane.guard in access exclusive mode")
+        at_work.result(timeout=30)
+    assert run(server, "select ran_at from data_plane.guard") != before
+
+
+def test_what_the_guard_did_is_bounded(server: LocalPostgres) -> None:
+    run(server, "insert into data_plane.guard_actions (what) select 'x' from generate_series(1, 10100)")
+    run(server, "select data_plane.enforce_limits()")
+    assert run(server, "select count(*) from data_plane.guard_actions") == [(10000,)]
+    run(server, "delete from data_plane.guard_actions")
+
+
+def test_in_a_full_notification_queue_others_make_tables_and_postgrest_is_told_later(server: LocalPostgres) -> None:
+    major = run(server, "select current_setting('server_version_num')::int / 10000")[0][0]
+    if major < _QUEUE_SETTING_SINCE:
+        pytest.skip("its queue holds 8 GB, whatever is set")
+    with server.connect() as admin:
+        admin.autocommit = True
+        admin.execute("alter system set max_notify_queue_pages = 64")
+    server.stop()
+    server.start()
+    issue(server, "lease_one", "proj_one_anon")
+    issue(server, "lease_two", "proj_two_b_owner")
+    with connect(server, "lease_one", "pw") as listener, connect(server, "lease_one", "pw") as sender:
+        listener.autocommit = sender.autocommit = True
+        for statement in ("listen fight", "begin", "select 1"):
+            listener.execute(statement)
+        assert any(is_refused(sender, number) for number in range(200))
+        with connect(server, "lease_two", "pw") as other, server.connect() as ear:
+            ear.autocommit = True
+            ear.execute("listen pgrst")
+            with other.transaction():
+                other.execute("create table made_meanwhile (a int)")
+            time.sleep(3)  # what is open longer than two seconds holds the queue up
+            for _ in range(2):
+                run(server, "select data_plane.enforce_limits()")
+            with pytest.raises(psycopg.errors.AdminShutdown):
+                listener.execute("select 1")
+            run(server, "select data_plane.enforce_limits()")
+            assert {notice.payload for notice in ear.notifies(timeout=1)} == {"reload config", "reload schema"}
+
+
+def is_refused(sender: psycopg.Connection[tuple[object, ...]], number: int) -> bool:
+    try:
+        sender.execute("select pg_notify('fight', repeat('x', 7900) || %s::text)", [number])
+    except psycopg.errors.ProgramLimitExceeded:
+        return True
+    return False
+
+
+def test_who_locks_what_is_no_tenants_is_ended(server: LocalPostgres) -> None:
+    """Whoever may change a row may lock the table, and row-level security is not asked."""
+    make_storage(server)
+    issue(server, "lease_locker", "proj_one_anon")
+    issue(server, "lease_waiter", "proj_one_anon")
+    issue(server, "lease_maker", "proj_one_owner")
+    with connect(server, "lease_maker", "pw") as maker, connect(server, "lease_locker", "pw") as locker:
+        maker.execute("create table made (id int primary key, body text)")
+        maker.execute("create index on made (body)")
+        locker.execute("lock table storage.objects in share mode")
+        with connect(server, "lease_waiter", "pw") as waiter:
+            waiter.pgconn.send_query(b"begin; lock table storage.objects in access exclusive mode")
+            assert wait_until(lambda: run(server, "select count(*) from pg_locks where not granted") == [(1,)], 10)
+            run(server, "select data_plane.enforce_limits()")
+            waiter.pgconn.finish()
+        with suppress(psycopg.OperationalError):
+            locker.execute("select 1")
+        assert locker.closed
+        maker.execute("select 1")
+    done = run(server, "select login, what, value from data_plane.guard_actions where what = 'lock' order by 1")
+    assert done == [
+        ("lease_locker", "lock", "storage.objects: ShareLock"),
+        ("lease_waiter", "lock", "storage.objects: AccessExclusiveLock"),
+    ]
+    run(server, "delete from data_plane.guard_actions; drop table proj_one.made")
+    for login in ("lease_locker", "lease_waiter", "lease_maker"):
+        revoke(server, login)
+
+
+def test_what_a_leases_own_login_stores_counts_as_its_projects(server: LocalPostgres) -> None:
+    issue(server, "lease_storing", "proj_one_anon")
+    measured = "select bytes from data_plane.measured_storage() where tenant = 'proj_one'"
+    ((before,),) = run(server, measured)
+    with connect(server, "lease_storing", "pw") as session:
+        session.execute("set role none")
+        session.execute("select lo_from_bytea(0, decode(repeat('ab', 200000), 'hex'))")
+        session.commit()
+    ((after,),) = run(server, measured)
+    assert after - before >= 200_000
+    run(server, "select lo_unlink(oid) from pg_largeobject_metadata")
+    revoke(server, "lease_storing")
