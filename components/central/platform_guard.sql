@@ -339,22 +339,19 @@ as $$
 declare
     guard data_plane.guard;
     ended data_plane.guard_actions[];
-    lock_holders data_plane.guard_actions[];
+    closing text[];
     usage double precision;
     excess record;
 begin
     -- First what may keep everything else from working. Its bound is a constant here, since a table cannot be read.
     ended := array(select h from data_plane.end_lock_holders(10000) h);
-    -- Again where an `up` held up the first try: what was ended is known only here.
+    closing := array(select h.login from pg_catalog.unnest(ended) h where h.login like 'lease\_%');
+    -- Again where an `up` held up the first try. What a try has ended is known only here: it stays so when it fails.
     for attempt in 1..20 loop begin
-        lock_holders := ended;  -- a try adds whose leases it closes
         select g.* into guard from data_plane.guard g for update skip locked;
         if not found then
             return;  -- another run is at it; no tenant can lock this row
         end if;
-        insert into data_plane.guard_actions (tenant, login, pid, what, value, bound)
-        select data_plane.tenant_of_login(h.login), h.login, h.pid, h.what, h.value, h.bound
-        from pg_catalog.unnest(lock_holders) h;
 
         usage := pg_catalog.pg_notification_queue_usage();
         for excess in
@@ -434,26 +431,29 @@ begin
             else
                 perform pg_catalog.pg_terminate_backend(excess.pid);
             end if;
-            insert into data_plane.guard_actions (tenant, login, pid, what, value, bound)
-            values (excess.tenant, excess.login, excess.pid, excess.what, excess.value, excess.bound);
+            ended := ended || row(null, null, excess.tenant, excess.login, excess.pid,
+                excess.what, excess.value, excess.bound)::data_plane.guard_actions;
             if excess.close and excess.is_job then
                 perform data_plane.stop_job(excess.pid, excess.login, excess.what);
-                insert into data_plane.guard_actions (tenant, login, pid, what, value)
-                values (excess.tenant, excess.login, excess.pid, 'job stopped', excess.what);
+                ended := ended || row(null, null, excess.tenant, excess.login, excess.pid,
+                    'job stopped', excess.what, null)::data_plane.guard_actions;
             elsif excess.close and excess.is_lease then
-                lock_holders := lock_holders || row(
-                    null, null, null, excess.login, null, null, null, null)::data_plane.guard_actions;
+                closing := closing || excess.login;
             end if;
         end loop;
 
         -- All are told to end before one is waited for, which takes 100 ms for each that is still there.
         perform pg_catalog.pg_stat_clear_snapshot();
         perform pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a
-        where a.usename like 'lease\_%' and a.usename in (select h.login from pg_catalog.unnest(lock_holders) h);
+        where a.usename = any (closing);
 
+        insert into data_plane.guard_actions (tenant, login, pid, what, value, bound)
+        select distinct on (h.login, h.pid, h.what)
+            coalesce(h.tenant, data_plane.tenant_of_login(h.login)), h.login, h.pid, h.what, h.value, h.bound
+        from pg_catalog.unnest(ended) h;
         for excess in
-            select distinct h.login from pg_catalog.unnest(lock_holders) h
-            join pg_catalog.pg_roles r on r.rolname = h.login where h.login like 'lease\_%' and r.rolconnlimit <> 0
+            select distinct l.login from pg_catalog.unnest(closing) as l (login)
+            join pg_catalog.pg_roles r on r.rolname = l.login where r.rolconnlimit <> 0
         loop
             if data_plane.close_lease(excess.login) then
                 insert into data_plane.guard_actions (tenant, login, what)

@@ -33,7 +33,9 @@ _QUEUE_SETTING_SINCE = 17
 
 @pytest.fixture(scope="module", params=oldest_and_newest())
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPostgres]:
-    with running(tmp_path_factory.mktemp("pg"), binaries()[request.param], apply_platform, add_tenants) as made:
+    with running(
+        tmp_path_factory.mktemp("pg"), binaries()[request.param], apply_platform, add_tenants, make_storage
+    ) as made:
         with made.connect() as admin:
             admin.execute("alter role data_plane_guard password 'for-this-test'")
         yield made
@@ -131,6 +133,28 @@ def test_nobody_else_loses_a_deadlock_to_the_guard(server: LocalPostgres, second
     assert run(server, "select ran_at from data_plane.guard") != before
 
 
+def test_what_a_run_has_ended_is_recorded_though_its_first_try_fails(server: LocalPostgres) -> None:
+    issue(server, "lease_locker", "proj_one_anon")
+    with ThreadPoolExecutor() as pool, connect(server, "lease_locker", "pw") as locker:
+        locker.execute("lock table storage.objects in share mode")
+        with server.connect() as up:
+            up.execute("lock table data_plane.guard in share mode")
+            at_work = pool.submit(run, server, "select data_plane.enforce_limits()")
+            gone = "select from pg_stat_activity where usename = 'lease_locker'"
+            assert wait_until(lambda: run(server, gone) == [], 20)
+            time.sleep(0.6)  # longer than the guard waits for a lock
+        at_work.result(timeout=30)
+        with suppress(psycopg.OperationalError):
+            locker.execute("select 1")
+    assert run(server, "select tenant, login, what from data_plane.guard_actions order by id") == [
+        ("proj_one", "lease_locker", "lock"),
+        ("proj_one", "lease_locker", "lease closed"),
+    ]
+    assert run(server, "select rolconnlimit from pg_roles where rolname = 'lease_locker'") == [(0,)]
+    run(server, "delete from data_plane.guard_actions")
+    revoke(server, "lease_locker")
+
+
 def test_what_the_guard_did_is_bounded(server: LocalPostgres) -> None:
     run(server, "insert into data_plane.guard_actions (what) select 'x' from generate_series(1, 10100)")
     run(server, "select data_plane.enforce_limits()")
@@ -178,7 +202,6 @@ def is_refused(sender: psycopg.Connection[tuple[object, ...]], number: int) -> b
 
 def test_who_locks_what_is_no_tenants_is_ended(server: LocalPostgres) -> None:
     """Whoever may change a row may lock the table, and row-level security is not asked."""
-    make_storage(server)
     issue(server, "lease_locker", "proj_one_anon")
     issue(server, "lease_waiter", "proj_one_anon")
     issue(server, "lease_maker", "proj_one_owner")

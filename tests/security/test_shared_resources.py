@@ -337,9 +337,8 @@ def test_a_request_of_the_shared_api_lasts_no_longer_than_any_project_on_it_may_
                 admin.execute(
                     "update data_plane.limits set statement_timeout = %s where tenant = %s", [seconds, tenant]
                 )
-    assert world.rows("select tenant, login from data_plane.guard_actions where what = 'statement'") == [
-        (None, CELL.login)
-    ]
+    canceled = "select tenant, login from data_plane.guard_actions where what = 'statement'"
+    wait_for(lambda: world.rows(canceled) == [(None, CELL.login)])
 
 
 def test_an_old_snapshot_ends_before_its_time(world: World) -> None:
