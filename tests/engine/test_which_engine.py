@@ -12,7 +12,7 @@ from data_plane.engine import engines
 from data_plane.engine.cli import VERSION, build, build_cli, built_cli
 from data_plane.engine.engines import EngineChoice, LocalRunner, PulumiEngine, choose_engine, find_cli, last_engine
 from data_plane.errors import BuildError, DataPlaneError
-from data_plane.local.providers import LOCAL_PROVIDERS
+from data_plane.local.environment import LOCAL_PROVIDERS
 from data_plane.state_dir import StateDir
 
 CLI = "#!/bin/sh\necho v3.999.0\n"
