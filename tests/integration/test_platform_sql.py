@@ -49,7 +49,7 @@ def database(server: LocalPostgres) -> LocalPostgres:
 
 def connect(server: LocalPostgres, user: str, password: str, dbname: str = "postgres") -> Connection:
     return psycopg.connect(
-        host=LOOPBACK, port=server.port, user=user, password=password, dbname=dbname, connect_timeout=5
+        host=LOOPBACK, port=server.port, user=user, password=password, dbname=dbname, connect_timeout=30
     )
 
 
@@ -293,12 +293,12 @@ def test_exposure_is_a_grant_that_postgrest_is_told_of(database: LocalPostgres) 
         assert served(database) == ["public", "storage", "data_plane_api"]
         admin.execute("grant usage on schema proj_two to authenticator")
         admin.commit()
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
         assert served(database) == ["public", "storage", "data_plane_api", "proj_two"]
         admin.execute("revoke usage on schema proj_two from authenticator")
         admin.commit()
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
     assert served(database) == ["public", "storage", "data_plane_api"]
 
@@ -310,7 +310,7 @@ def test_new_tables_reach_postgrests_cache(database: LocalPostgres) -> None:
         for statement in ("create table proj_one.noticed (a int)", "drop table proj_one.noticed"):
             admin.execute(statement.encode())
             admin.commit()
-            told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+            told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
             assert "reload schema" in told
 
 
@@ -328,7 +328,7 @@ def test_a_grant_on_a_table_makes_postgrest_reload_nothing(database: LocalPostgr
             "grant usage on schema proj_one to authenticator",  # the only one to be heard
         ):
             admin.execute(statement.encode())
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
         assert list(listener.notifies(timeout=0.5)) == []
         admin.execute("revoke usage on schema proj_one from authenticator")
