@@ -1,7 +1,7 @@
 """Ports and processes of the local servers."""
 
 import os
-import random
+import secrets
 import signal
 import socket
 import time
@@ -56,7 +56,7 @@ def free_port(besides: Collection[int] = ()) -> int:
     Raises:
         ServerError: if there is none.
     """
-    candidates = (random.choice(_PORTS) for _ in range(_PORT_TRIES))  # noqa: S311 no secret
+    candidates = (secrets.choice(_PORTS) for _ in range(_PORT_TRIES))  # whoever has seeded `random` as others have
     for port in candidates:
         if port not in besides and is_free(port):
             return port

@@ -134,7 +134,7 @@ def test_no_connection_is_given_the_port_of_a_server_that_is_down() -> None:
 
 def test_servers_that_are_down_keep_ports_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = iter([15000, 15000, 15001])
-    monkeypatch.setattr("random.choice", lambda _ports: next(drawn))
+    monkeypatch.setattr("secrets.choice", lambda _ports: next(drawn))
     home = StateDir(tmp_path)
     monkeypatch.setattr("data_plane.local.processes.is_free", lambda _port: True)
     assert [port_for(server, home) for server in ("openbao", "openbao_cluster")] == [15000, 15001]
