@@ -63,7 +63,7 @@ def _resource(client: DynamicClient, document: dict[str, Any]) -> Any:
             client.resources.invalidate_cache()
         return bool(found)
 
-    assert wait_until(look, 10), f"the server has no kind {document['kind']} in {document['apiVersion']}"
+    assert wait_until(look, 60), f"the server has no kind {document['kind']} in {document['apiVersion']}"
     return found[0]
 
 

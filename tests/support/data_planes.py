@@ -122,13 +122,19 @@ def brought_up(
     for number in count():
         with _held(TEMPLATES.path(f"ports {number}").with_suffix(".used")) as mine:
             if mine:
-                _copy_brought_up(number, folder, projects, cells, cli)
-                if all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
-                    with _running(folder, cli) as made:
-                        _renew_notes(made)
-                        yield made
-                    return
-                shutil.rmtree(folder)
+                try:
+                    _copy_brought_up(number, folder, projects, cells, cli)
+                except _PortsTakenError:
+                    shutil.rmtree(folder)
+                    continue
+                with _running(folder, cli) as made:
+                    _renew_notes(made)
+                    yield made
+                return
+
+
+class _PortsTakenError(Exception):
+    """Some other program has a port of a set now."""
 
 
 def _copy_brought_up(number: int, folder: Path, projects: Mapping[str, str], cells: int, cli: Path | None) -> None:
@@ -152,6 +158,8 @@ def _copy_brought_up(number: int, folder: Path, projects: Mapping[str, str], cel
             made.servers.stop()
 
     TEMPLATES.copy(repr((number, find_binaries(), sorted(projects.items()), cells, cli)), make, folder)
+    if not all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
+        raise _PortsTakenError
 
 
 def _renew_notes(local_env: LocalEnvironment) -> None:
