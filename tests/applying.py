@@ -15,7 +15,7 @@ from data_plane.local.providers.kubernetes import KubernetesProvider
 from tests.conftest import Cluster
 
 MANAGER = "data-plane-tests"
-_READY_SECONDS = 120
+_READY_SECONDS = 300
 
 
 def render_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def _resource(client: DynamicClient, document: dict[str, Any]) -> Any:
             client.resources.invalidate_cache()
         return bool(found)
 
-    assert wait_until(look, 10), f"the server has no kind {document['kind']} in {document['apiVersion']}"
+    assert wait_until(look, 60), f"the server has no kind {document['kind']} in {document['apiVersion']}"
     return found[0]
 
 

@@ -121,20 +121,34 @@ def brought_up(
     """
     for number in count():
         with _held(TEMPLATES.path(f"ports {number}").with_suffix(".used")) as mine:
-            if mine:
+            if not mine:
+                continue
+            try:
                 _copy_brought_up(number, folder, projects, cells, cli)
-                if all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
-                    with _running(folder, cli) as made:
-                        _renew_notes(made)
-                        yield made
-                    return
+                _check_ports(folder)
+            except _PortTakenError:
                 shutil.rmtree(folder)
+                continue
+            with _running(folder, cli) as made:
+                _renew_notes(made)
+                yield made
+            return
+
+
+class _PortTakenError(Exception):
+    """Somebody else has a port of this set by now."""
+
+
+def _check_ports(folder: Path) -> None:
+    if not all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
+        raise _PortTakenError
 
 
 def _copy_brought_up(number: int, folder: Path, projects: Mapping[str, str], cells: int, cli: Path | None) -> None:
     def make(draft: Path) -> None:
         if projects:  # what the central stack makes is the same for all
             _copy_brought_up(number, draft, {}, 1, cli)
+            _check_ports(draft)
         else:
             copy_servers(draft / "home")
             make_checkout(draft / "checkout", {})
