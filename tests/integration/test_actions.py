@@ -190,7 +190,7 @@ def test_two_at_once_on_one_cell_queue_up_and_both_are_done(connector: Connector
 def test_two_at_once_on_different_cells_run_at_the_same_time(
     connector: Connector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = threading.Barrier(2, timeout=60)  # broken, if one had to wait for the other's end
+    both = threading.Barrier(2, timeout=180)  # broken, if one had to wait for the other's end
     run = connector.cells.run
 
     def meeting(root: Path, stack: str, *, preview: bool) -> CellRun:
