@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from data_plane.connector.executor import SupabaseExecutor
 from data_plane.connector.leases import Lease, LeaseClient
 from data_plane.errors import ActionError, ConnectorError, LeaseError
 from data_plane.local.environment import LocalEnvironment
+from data_plane.local.processes import wait_until
 from data_plane.model.naming import AccessLevel
 from data_plane.state_dir import CHECKOUT
 from tests.conftest import ALPHA, BETA, NewPlane
@@ -266,8 +266,16 @@ def test_a_sealed_openbao_is_named_and_the_action_can_be_run_again(connector: Co
 
 
 def test_a_killed_action_leaves_the_file_and_is_finished_by_the_same_again(connector: Connector) -> None:
+    """It comes to a halt at the first resource of OpenBao's, so that it is not done before it is killed."""
     program = (
-        "import json, sys\nfrom pathlib import Path\n"
+        "import json, sys, time\nfrom pathlib import Path\n"
+        "from data_plane.local.providers.openbao import OpenBaoProvider\n"
+        "create = OpenBaoProvider.create\n"
+        "def halting(self, request):\n"
+        "    if not request.preview:\n"
+        "        time.sleep(600)\n"
+        "    return create(self, request)\n"
+        "OpenBaoProvider.create = halting\n"
         "from data_plane.connector.executor import SupabaseExecutor\n"
         "executor = SupabaseExecutor.for_environment('local', Path(sys.argv[1]))\n"
         "executor.execute(sys.argv[2], json.loads(sys.argv[3]), actor='tester')\n"
@@ -282,11 +290,11 @@ def test_a_killed_action_leaves_the_file_and_is_finished_by_the_same_again(conne
             return bool(admin.execute("select from pg_roles where rolname like 'proj_victim%'").fetchall())
 
     running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not under_way() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL, "it was done before it could be killed"
+    try:
+        assert wait_until(lambda: under_way() or running.poll() is not None, 180)
+    finally:
+        running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL, "it has failed"
     assert not connector.file("victim").exists()
     last = connector.audit()[-1]
     assert (last["event"], last["project"]) == ("begin", "victim")

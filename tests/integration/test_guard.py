@@ -156,6 +156,27 @@ def test_what_a_run_has_ended_is_recorded_though_its_first_try_fails(server: Loc
     revoke(server, "lease_locker")
 
 
+def test_what_a_run_has_ended_is_recorded_though_another_run_is_at_it(server: LocalPostgres) -> None:
+    issue(server, "lease_hoarder", "proj_one_anon")
+    with ThreadPoolExecutor() as pool, connect(server, "lease_hoarder", "pw") as hoarder:
+        hoarder.execute("select count(pg_advisory_xact_lock(n)) from generate_series(1, 10500) n")
+        with server.connect() as other:
+            other.execute("select from data_plane.guard for update")
+            at_work = pool.submit(run, server, "select data_plane.enforce_limits()")
+            gone = "select from pg_stat_activity where usename = 'lease_hoarder'"
+            assert wait_until(lambda: run(server, gone) == [], 60)
+            time.sleep(0.3)  # as long as a run takes
+        at_work.result(timeout=60)
+        with suppress(psycopg.OperationalError):
+            hoarder.execute("select 1")
+    assert run(server, "select tenant, login, what from data_plane.guard_actions order by id") == [
+        ("proj_one", "lease_hoarder", "locks"),
+        ("proj_one", "lease_hoarder", "lease closed"),
+    ]
+    run(server, "delete from data_plane.guard_actions")
+    revoke(server, "lease_hoarder")
+
+
 def test_what_the_guard_did_is_bounded(server: LocalPostgres) -> None:
     run(server, "insert into data_plane.guard_actions (what) select 'x' from generate_series(1, 10100)")
     run(server, "select data_plane.enforce_limits()")
