@@ -63,7 +63,8 @@ def port_for(server: str, home: StateDir) -> int:
     ports: dict[str, int] = home.read_json("ports.json") or {}
     port = int(told) if told else ports.get(server)
     if port is None:
-        port = free_port()
+        # The others' may not be listening yet, or not at the moment.
+        port = next(found for found in iter(free_port, None) if found not in ports.values())
     elif not is_free(port):
         raise ServerError(
             f"port {port} on {LOOPBACK}, which {server} uses, is taken by another program. "
