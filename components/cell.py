@@ -9,7 +9,7 @@ from components.people import People, PeopleArgs
 from components.platform import DatabaseConnection, Platform
 from components.privilege_drift import TenantPrivilegeDrift
 from components.providers import database_provider, dynamic_provider, openbao_provider, read_secret
-from components.tenant import ProjectTenant, ProjectTenantArgs
+from components.tenant.project_tenant import ProjectTenant, ProjectTenantArgs
 from components.tenant.schema import role_settings
 from data_plane.model.naming import SUPABASE_SECRET
 from data_plane.model.projects import Project

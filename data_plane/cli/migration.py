@@ -190,6 +190,10 @@ def _tell(item: PreparedFile, console: Console, *, diff: bool) -> None:
         for line in item.diff():
             console.print(escape(line), style={"+": "green", "-": "red"}.get(line[:1]))
         return
+    if not item.statements:
+        console.print(
+            f"  [yellow]{escape(item.file.path.name)} holds no statement yet; what is added later is not run[/]"
+        )
     for statement in item.statements:
         if statement.left_out:
             where = f"{item.file.path.name}:{statement.original.line}"

@@ -34,8 +34,10 @@ PLATFORM_SESSION = (
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _CONNECT_TIMEOUT_SECONDS = 15
+_DEADLOCKS = 5
 _MOMENT_SECONDS = 15
 """How long a server that is starting, or has no connection left, is given to have one."""
+_SHORT_WAITS_SECONDS = 5
 
 # What an error says (a server's are known by SQLSTATE, a failed connection's by its text alone) → what to do about it.
 _ADVICE = {
@@ -118,25 +120,35 @@ def connect(props: dict[str, Any]) -> psycopg.Connection[Any]:
             time.sleep(0.2)
 
 
-def in_transaction(props: dict[str, Any], work: Callable[[psycopg.Connection[Any]], _T], attempts: int = 5) -> _T:
+def in_transaction(props: dict[str, Any], work: Callable[[psycopg.Connection[Any]], _T]) -> _T:
     """Runs ``work`` in a transaction, again if that loses a deadlock, and returns its result.
 
     Grants of two roles that run at the same time can meet in one. This session looks for it before others do, which may
-    be a provider's that would give up.
+    be a provider's that would give up. It looks only once, maybe before there is one: so its waits end, and begin anew,
+    before others look (after 1 s). Where that gets it nowhere it waits as long as any.
 
     Raises:
         DatabaseUnavailableError: if there is no connection to be had.
         psycopg.Error: what the database says to the work.
     """
-    try:
-        with connect(props) as connection:
-            connection.execute("set local deadlock_timeout = '100ms'")
-            return work(connection)
-    except psycopg.errors.DeadlockDetected as error:
-        if attempts == 1:
-            raise
-        _LOG.debug("a deadlock was lost: %s", error)
-    return in_transaction(props, work, attempts - 1)
+    deadlocks, began = 0, time.monotonic()
+    while True:
+        patient = time.monotonic() - began > _SHORT_WAITS_SECONDS
+        try:
+            with connect(props) as connection:
+                connection.execute("set local deadlock_timeout = '100ms'")
+                if not patient:
+                    connection.execute("set local lock_timeout = '500ms'")
+                return work(connection)
+        except psycopg.errors.DeadlockDetected as error:
+            deadlocks += 1
+            if deadlocks == _DEADLOCKS:
+                raise
+            _LOG.debug("a deadlock was lost: %s", error)
+        except psycopg.errors.LockNotAvailable as error:
+            if patient:
+                raise
+            _LOG.debug("a lock was waited for, and is again: %s", error)
 
 
 def explain(error: psycopg.Error) -> str:

@@ -29,6 +29,7 @@ PASSWORD_FILE = "postgres-admin-password"
 SWITCH_NOTE = "upgrade-switch.json"
 """Names, while an upgrade lets two data folders change places, where the old one goes."""
 _START_SECONDS = 60
+_STOP_SECONDS = 60
 _DATA_KIBIBYTES = 1 << 20
 """What each of the server's processes may have of memory that it does not share: 1 GiB."""
 _NEVER_STARTED = "the local PostgreSQL was never started: run `dataplane up`."
@@ -132,7 +133,7 @@ class LocalPostgres:
     def stop(self) -> None:
         """Stops the server if it is running; its data stays."""
         if self.port is not None:
-            self._control("stop", "-m", "fast", "-t", "30")
+            self._control("stop", "-m", "fast", "-t", str(_STOP_SECONDS))
 
     def connect(self, dbname: str = "postgres") -> "psycopg.Connection[tuple[object, ...]]":
         """A connection as the superuser."""

@@ -1,10 +1,11 @@
 """Ports and processes of the local servers."""
 
 import os
+import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,8 @@ LOOPBACK = "127.0.0.1"
 ADMIN_USER = "supabase_admin"
 """PostgreSQL's superuser."""
 _NAME_CHARACTERS = 15  # what Linux keeps of a program's name
+_PORTS = range(12000, 20000)
+_PORT_TRIES = 1000
 
 
 def is_free(port: int) -> bool:
@@ -41,11 +44,23 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of the loopback address that nobody has."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def free_port(besides: Collection[int] = ()) -> int:
+    """A port of the loopback address that nobody has.
+
+    None that the kernel gives to connections: one of any program might get it before the server listens, or while it
+    is down.
+
+    Args:
+        besides: ports that are somebody's who does not listen now.
+
+    Raises:
+        ServerError: if there is none.
+    """
+    candidates = (secrets.choice(_PORTS) for _ in range(_PORT_TRIES))  # whoever has seeded `random` as others have
+    for port in candidates:
+        if port not in besides and is_free(port):
+            return port
+    raise ServerError(f"no port from {_PORTS.start} to {_PORTS.stop} is free on {LOOPBACK}.")
 
 
 def port_for(server: str, home: StateDir) -> int:
@@ -63,8 +78,7 @@ def port_for(server: str, home: StateDir) -> int:
     ports: dict[str, int] = home.read_json("ports.json") or {}
     port = int(told) if told else ports.get(server)
     if port is None:
-        # The others' may not be listening yet, or not at the moment.
-        port = next(found for found in iter(free_port, None) if found not in ports.values())
+        port = free_port(ports.values())
     elif not is_free(port):
         raise ServerError(
             f"port {port} on {LOOPBACK}, which {server} uses, is taken by another program. "
@@ -95,7 +109,7 @@ def is_process(pid: int, name: str) -> bool:
         return False
 
 
-def stop_process(pid: int, is_running: Callable[[], bool], name: str, seconds: float = 20) -> None:
+def stop_process(pid: int, is_running: Callable[[], bool], name: str, seconds: float = 60) -> None:
     """Asks a process to end and waits for it.
 
     Raises:

@@ -30,7 +30,7 @@ __all__ = ["API_STACK", "STATE", "ApiSettings", "LocalServices"]
 API_STACK = "local-central"
 STATE = "services-state.json"
 """What runs, as the process notes it."""
-_START_SECONDS = 30
+_START_SECONDS = 60
 _READY_SECONDS = 60
 _END_SECONDS = 10
 _LOCAL_HOSTS = {LOOPBACK, "localhost"}

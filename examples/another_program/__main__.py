@@ -8,7 +8,7 @@ import pulumi
 from components.people import People, PeopleArgs
 from components.platform import read_platform
 from components.providers import database_provider, openbao_provider, read_secret
-from components.tenant import ProjectTenant, ProjectTenantArgs
+from components.tenant.project_tenant import ProjectTenant, ProjectTenantArgs
 from data_plane.model.naming import SUPABASE_SECRET
 from data_plane.model.projects import Project
 

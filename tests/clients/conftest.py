@@ -36,7 +36,7 @@ slug: brief
 display_name: Brief
 cell: cell-1
 owners: [olga]
-limits: {lease_ttl: 6s, lease_max_ttl: 5m, connection_limit: 10}
+limits: {lease_ttl: 10s, lease_max_ttl: 10m, connection_limit: 10}
 """
 EMPTY = """
 do $$
@@ -60,7 +60,7 @@ _HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def shops(new_plane: NewPlane) -> Plane:
-    """The tenants shop and rival, and brief, whose leases last 6 s; rival has a table with a row."""
+    """The tenants shop and rival, and brief, whose leases last 10 s; rival has a table with a row."""
     return open_shops(new_plane)
 
 

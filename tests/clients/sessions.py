@@ -217,7 +217,7 @@ class NodeSession(Session):
         return self._ask(idioms=True)["idioms"]  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
     def _ask(self, **request: object) -> dict[str, Any]:
         assert self._process.stdin is not None

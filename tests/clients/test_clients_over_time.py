@@ -40,7 +40,7 @@ def refusal(action: Callable[..., object], *arguments: str) -> RefusedError | No
 
 @pytest.fixture(scope="module")
 def lives(shops: Plane, operator: LeaseClient, request: pytest.FixtureRequest) -> dict[str, Life]:
-    """Every client with a lease of 6 s that is renewed for longer, and then revoked; all at the same time."""
+    """Every client with a lease of 10 s that is renewed for longer, and then revoked; all at the same time."""
     openers: dict[str, Open] = {}
     for name in CLIENTS:
         with contextlib.suppress(pytest.skip.Exception):
@@ -48,14 +48,14 @@ def lives(shops: Plane, operator: LeaseClient, request: pytest.FixtureRequest) -
     leases: dict[str, Lease] = {}
     for name in openers:
         leases[name] = shops.lease("brief", AccessLevel.SERVICE_ROLE)
-        operator.renew(leases[name].lease_id, 120)
+        operator.renew(leases[name].lease_id, 300)
     began = time.monotonic()
     found = {name: Life(lease.username, lease.password) for name, lease in leases.items()}
     with contextlib.ExitStack() as at_the_end:
         sessions = {name: open_(leases[name].connection_string) for name, open_ in openers.items()}
         for session in sessions.values():
             at_the_end.callback(session.close)
-        time.sleep(max(0.0, began + 8 - time.monotonic()))
+        time.sleep(max(0.0, began + 12 - time.monotonic()))
 
         for name, open_ in openers.items():
             found[name].renewed_session = sessions[name].rows(QUESTION)

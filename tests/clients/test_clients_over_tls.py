@@ -73,7 +73,7 @@ def authority(shops: Plane, tmp_path_factory: pytest.TempPathFactory) -> Path:
         admin.autocommit = True
         admin.execute("alter system set ssl to on")
         admin.execute("select pg_reload_conf()")
-    assert wait_until(lambda: shops.rows("show ssl") == [("on",)], 10)
+    assert wait_until(lambda: shops.rows("show ssl") == [("on",)], 60)
     return file
 
 

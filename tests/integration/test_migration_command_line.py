@@ -101,6 +101,15 @@ def test_files_without_digits_are_named_and_a_run_of_nothing_else_fails(reposito
     assert repository.tables() == ["t"]
 
 
+def test_a_file_without_a_statement_is_noted_and_named(repository: Repository) -> None:
+    repository("migration", "new", "later", text="")
+    (file,) = repository.migrations.iterdir()
+    file.write_text("-- to be written\n", encoding="utf-8")
+    done = repository("migration", "up", "-p", "my-shop")
+    assert f"{file.name} holds no statement yet; what is added later is not run" in done.stderr
+    assert "1 migration applied" in done.stdout
+
+
 def test_a_linked_repository_needs_no_project_and_says_where_it_was_taken_from(repository: Repository) -> None:
     missing = repository("migration", "up", code=2)
     assert "dataplane project link -p SLUG" in missing.stderr

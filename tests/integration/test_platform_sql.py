@@ -49,7 +49,7 @@ def database(server: LocalPostgres) -> LocalPostgres:
 
 def connect(server: LocalPostgres, user: str, password: str, dbname: str = "postgres") -> Connection:
     return psycopg.connect(
-        host=LOOPBACK, port=server.port, user=user, password=password, dbname=dbname, connect_timeout=5
+        host=LOOPBACK, port=server.port, user=user, password=password, dbname=dbname, connect_timeout=30
     )
 
 
@@ -293,12 +293,12 @@ def test_exposure_is_a_grant_that_postgrest_is_told_of(database: LocalPostgres) 
         assert served(database) == ["public", "storage", "data_plane_api"]
         admin.execute("grant usage on schema proj_two to authenticator")
         admin.commit()
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
         assert served(database) == ["public", "storage", "data_plane_api", "proj_two"]
         admin.execute("revoke usage on schema proj_two from authenticator")
         admin.commit()
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
     assert served(database) == ["public", "storage", "data_plane_api"]
 
@@ -310,7 +310,7 @@ def test_new_tables_reach_postgrests_cache(database: LocalPostgres) -> None:
         for statement in ("create table proj_one.noticed (a int)", "drop table proj_one.noticed"):
             admin.execute(statement.encode())
             admin.commit()
-            told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+            told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
             assert "reload schema" in told
 
 
@@ -328,7 +328,7 @@ def test_a_grant_on_a_table_makes_postgrest_reload_nothing(database: LocalPostgr
             "grant usage on schema proj_one to authenticator",  # the only one to be heard
         ):
             admin.execute(statement.encode())
-        told = [notify.payload for notify in listener.notifies(timeout=5, stop_after=2)]
+        told = [notify.payload for notify in listener.notifies(timeout=30, stop_after=2)]
         assert sorted(told) == ["reload config", "reload schema"]
         assert list(listener.notifies(timeout=0.5)) == []
         admin.execute("revoke usage on schema proj_one from authenticator")
@@ -408,7 +408,8 @@ def test_grants_that_lose_a_deadlock_against_a_patient_session_are_made(database
         provider.execute("grant proj_one_owner to openbao_lease_issuer")
         granted = pool.submit(in_transaction, connection_properties(database), grant)
         assert begun.wait(20)
-        waits = "select from pg_locks where not granted"
+        # It has looked for a deadlock by then, in vain, and would not do so again.
+        waits = "select from pg_locks where not granted and waitstart < clock_timestamp() - interval '200 ms'"
         assert wait_until(lambda: watcher.execute(waits).rowcount > 0, 20, 0.01)
         provider.execute("grant proj_two_owner to openbao_lease_issuer")
         provider.commit()
@@ -419,14 +420,21 @@ def test_grants_that_lose_a_deadlock_against_a_patient_session_are_made(database
         )
         assert watcher.execute(members).rowcount == 2
         watcher.execute("revoke proj_one_owner, proj_two_owner from openbao_lease_issuer")
-    assert len(attempts) == 2
+    assert len(attempts) > 1
 
 
-def test_sql_that_loses_a_deadlock_is_applied_again(database: LocalPostgres) -> None:
+def test_sql_that_loses_a_deadlock_is_applied_again(database: LocalPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
     props = {**connection_properties(database), "sql": platform_sql()}
+    apply, attempts = platform_sql_module._apply, []
+
+    def counted(session: Connection, text: str) -> list[str]:
+        attempts.append(session)
+        return apply(session, text)
+
+    monkeypatch.setattr(platform_sql_module, "_apply", counted)
     with ThreadPoolExecutor(1) as pool, database.connect() as other, database.connect() as watcher:
         watcher.autocommit = True
-        other.execute("set deadlock_timeout = '1h'")  # so that the other one looks for the deadlock, and loses it
+        other.execute("set deadlock_timeout = '1h'")  # so that the other one loses it
         other.execute("lock table data_plane.limits in access exclusive mode")
         applied = pool.submit(lambda: platform_sql_module._Provider().create(props))
         waits = "select from pg_locks where relation = 'data_plane.limits'::regclass and not granted"
@@ -434,8 +442,7 @@ def test_sql_that_loses_a_deadlock_is_applied_again(database: LocalPostgres) -> 
         other.execute("lock table pg_catalog.pg_authid in share row exclusive mode")
         other.commit()
         assert (applied.result(60).outs or {})["checksum"]
-        lost = "select from pg_stat_database where datname = 'postgres' and deadlocks > 0"
-        assert watcher.execute(lost).rowcount == 1
+    assert len(attempts) > 1
 
 
 def test_the_resource_type_is_stable() -> None:

@@ -19,6 +19,7 @@ import pytest
 from components.central.files import SCRIPTS
 from data_plane.local.barman import install_barman
 from data_plane.local.postgres import LocalPostgres
+from data_plane.local.processes import wait_until
 from data_plane.local.servers import ADMIN_USER, LOOPBACK
 from data_plane.model.backup_settings import store_variables
 from tests.security.world import BELONGINGS
@@ -125,7 +126,7 @@ class Site:
     prefix: str
 
     def script(self, name: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """Runs one of the scripts, for at most four minutes."""
+        """Runs one of the scripts, for at most ten minutes."""
         programs = [install_barman(lambda _text: None), self.server.binaries, os.environ["PATH"]]
         environment = {
             **os.environ,
@@ -143,7 +144,7 @@ class Site:
             **variables,
         }
         return subprocess.run(
-            [SCRIPTS / name, *arguments], env=environment, capture_output=True, text=True, timeout=240
+            [SCRIPTS / name, *arguments], env=environment, capture_output=True, text=True, timeout=600
         )
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -347,8 +348,9 @@ def test_a_project_that_refuses_its_restore_is_named_and_stops_nobody(restored: 
 
 def test_code_that_never_ends_is_ended(restored: Restored) -> None:
     assert re.search(r"proj_slow: .*it took too long and was ended", restored.done.stderr)
-    assert restored.seconds < 180
-    assert restored.site.rows("select from pg_stat_activity where usename like 'backup\\_%%'") == []
+    assert restored.seconds < 500, "it would never have ended"
+    left = "select from pg_stat_activity where usename like 'backup\\_%%'"
+    assert wait_until(lambda: restored.site.rows(left) == [], 20)
 
 
 def test_an_ordinary_project_comes_back_as_it_was(restored: Restored) -> None:

@@ -188,7 +188,7 @@ def test_postgrest_is_told_to_forget_them(server: LocalPostgres) -> None:
         listener.autocommit = True
         listener.execute("listen pgrst")
         restore(server)
-        assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=1)] == ["reload config"]
+        assert [notify.payload for notify in listener.notifies(timeout=30, stop_after=1)] == ["reload config"]
         restore(server)
         assert list(listener.notifies(timeout=0.3, stop_after=1)) == []
 

@@ -231,7 +231,7 @@ def test_the_number_of_schemas_is_bounded_also_for_two_at_once(server: LocalPost
         other.join(0.5)
         assert other.is_alive()
         session.commit()
-        other.join(10)
+        other.join(60)
     assert outcomes == ["refused"]
     with owner(server) as session:
         assert session.execute("select data_plane_api.create_schema('b')").fetchone() == (False,)

@@ -17,7 +17,7 @@ from data_plane import state_dir as home_module
 from data_plane.errors import DataPlaneError, ServerError, StateDirError
 from data_plane.local.openbao import LocalOpenBao
 from data_plane.local.postgres import LocalPostgres
-from data_plane.local.processes import is_free, wait_until
+from data_plane.local.processes import free_port, is_free, port_for, wait_until
 from data_plane.local.servers import Servers
 from data_plane.state_dir import StateDir
 
@@ -85,22 +85,23 @@ def test_the_relay_runs_with_the_servers_and_ends_with_them(servers: Servers) ->
     servers.start()
     pid = servers.relay.pid
     assert pid is not None
-    assert _processes_with(f"RELAY_FOLDER={servers.home.path}")
+    assert wait_until(lambda: bool(_processes_with(f"RELAY_FOLDER={servers.home.path}")), 60)
     servers.start()
     assert servers.relay.pid == pid, "started twice"
     with servers.postgres.connect() as admin:
         admin.execute(platform_sql().encode())
     done = servers.home.path / "relay" / "done"
+    assert wait_until(done.exists, 60)
     began = done.stat().st_mtime_ns
-    assert wait_until(lambda: done.stat().st_mtime_ns > began, 15), "the database answers once it has the platform"
+    assert wait_until(lambda: done.stat().st_mtime_ns > began, 60), "the database answers once it has the platform"
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: servers.relay.pid is None, 5)
+    assert wait_until(lambda: servers.relay.pid is None, 60)
     servers.start()
     servers.stop()
     assert servers.relay.pid is None
     log = (servers.home.path / "relay.log").read_text(encoding="utf-8")
     assert servers.postgres.admin_password not in log
-    assert wait_until(lambda: not _processes_with(f"RELAY_FOLDER={servers.home.path}"), 5), "of what they began, too"
+    assert wait_until(lambda: not _processes_with(f"RELAY_FOLDER={servers.home.path}"), 60), "of what they began, too"
 
 
 def _processes_with(variable: str) -> list[str]:
@@ -122,6 +123,21 @@ def test_a_taken_port_is_named_with_the_way_out(servers: Servers) -> None:
         with pytest.raises(ServerError, match=rf"port {port} on 127\.0\.0\.1, which postgres uses, is taken") as caught:
             servers.start()
         assert "DATA_PLANE_POSTGRES_PORT" in str(caught.value)
+
+
+def test_no_connection_is_given_the_port_of_a_server_that_is_down() -> None:
+    """Nor one that is about to start; the kernel chooses connections' ports from this range."""
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="utf-8")
+    lowest, highest = map(int, text.split())
+    assert not [port for port in (free_port() for _ in range(200)) if lowest <= port <= highest]
+
+
+def test_servers_that_are_down_keep_ports_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([15000, 15000, 15001])
+    monkeypatch.setattr("secrets.choice", lambda _ports: next(drawn))
+    home = StateDir(tmp_path)
+    monkeypatch.setattr("data_plane.local.processes.is_free", lambda _port: True)
+    assert [port_for(server, home) for server in ("openbao", "openbao_cluster")] == [15000, 15001]
 
 
 @pytest.mark.parametrize("value", ["0", "70000", "x", "-1"])
@@ -209,5 +225,5 @@ def test_a_second_process_waits_for_the_first(servers: Servers) -> None:
     code += f"Servers(StateDir(__import__('pathlib').Path({str(servers.home.path)!r}))).start()"
     root = Path(home_module.__file__).parents[1]
     both = [subprocess.Popen([sys.executable, "-c", code], cwd=root) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
     assert [item.running for item in servers.status()[:2]] == [True, True]

@@ -141,7 +141,7 @@ def test_postgrest_is_told_once_something_changed(database: LocalPostgres) -> No
         listener.execute("listen pgrst")
         keys = {"keys": [ec("told")]}
         publish(database, keys)
-        assert [notify.payload for notify in listener.notifies(timeout=5, stop_after=1)] == ["reload config"]
+        assert [notify.payload for notify in listener.notifies(timeout=30, stop_after=1)] == ["reload config"]
         publish(database, keys)
         assert list(listener.notifies(timeout=0.3)) == []
 
@@ -312,7 +312,7 @@ def test_tokens_verify_from_the_first_run_and_through_every_rotation(rotating: P
         assert signed_by(tokens[-1]) in names(before)
         for token in tokens:
             assert check(token, believed(rotating))["role"] == "proj_alpha_anon"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while served_names(rotating) == names(before):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -209,7 +209,7 @@ def test_an_upgrade_that_is_killed_leaves_the_old_server_as_it_was(servers: Serv
     assert not (home / SWITCH_NOTE).exists()
     # The next one ends what this one has left running.
     upgrade_module._clear(home / "upgrade")
-    assert wait_until(lambda: servers_in(home) == {home / "postgres"}, 10)
+    assert wait_until(lambda: servers_in(home) == {home / "postgres"}, 60)
     assert not (home / "upgrade").exists()
 
 

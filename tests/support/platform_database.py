@@ -123,7 +123,7 @@ def connection_properties(server: LocalPostgres) -> dict[str, Any]:
 
 def connect(server: LocalPostgres, user: str, password: str = PASSWORD) -> Connection:
     return psycopg.connect(
-        host=LOOPBACK, port=server.port, user=user, password=password, dbname="postgres", connect_timeout=60
+        host=LOOPBACK, port=server.port, user=user, password=password, dbname="postgres", connect_timeout=30
     )
 
 

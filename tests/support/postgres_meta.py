@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ruamel.yaml import YAML
 
 from data_plane.engine.go import cache_folder
 from data_plane.local.postgres import LocalPostgres
-from data_plane.local.processes import LOOPBACK, wait_until
+from data_plane.local.processes import LOOPBACK, free_port, wait_until
 from data_plane.local.service_commands import install_postgres_meta
 from data_plane.state_dir import CHECKOUT, StateDir
 
@@ -72,11 +71,8 @@ def postgres_meta(server: LocalPostgres, login: str, password: str) -> Iterator[
 
 def _start(server: LocalPostgres, login: str, password: str) -> tuple["subprocess.Popen[bytes]", PostgresMeta]:
     """Starts it, and waits until it listens or has ended."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        port, admin_port = (one.getsockname()[1] for one in sockets)
+    port = free_port()
+    admin_port = free_port([port])
     environment = {
         **os.environ,
         "PG_META_HOST": LOOPBACK,

@@ -4,7 +4,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.tenant import ProjectTenant, ProjectTenantArgs
+from components.tenant.project_tenant import ProjectTenant, ProjectTenantArgs
 from data_plane.model.projects import Project
 from data_plane.model.tenant_binding import TenantBinding
 from data_plane.state_dir import CHECKOUT

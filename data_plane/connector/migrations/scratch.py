@@ -143,7 +143,7 @@ def _add_extensions(admin: psycopg.Connection[Any], wanted: dict[str, str]) -> l
 
 
 def _add_project(admin: psycopg.Connection[Any], names: TenantNames, facts: ProjectFacts) -> str:
-    """A tenant as its resources make it (:mod:`components.tenant`), and a login as a lease is; gives its password."""
+    """A tenant as :mod:`components.tenant.project_tenant` makes it, and a login as a lease is; gives its password."""
     for statement in _project(names):
         admin.execute(statement)
     login = ApiServer("cell_scratch").login if facts.shares_session else None

@@ -1,13 +1,12 @@
 """The providers for machines where the official plugins cannot be had, and for the local runner."""
 
-from data_plane.engine.engines import LocalProviders
 from data_plane.local.providers.base import LocalProvider, ProviderError
 from data_plane.local.providers.installing import install_plugins, version
 from data_plane.local.providers.kubernetes import KubernetesProvider
 from data_plane.local.providers.openbao import OpenBaoProvider
 from data_plane.local.providers.postgresql import PostgresqlProvider
 
-__all__ = ["LOCAL_PROVIDERS", "PROVIDERS", "LocalProvider", "ProviderError", "install_plugins", "version"]
+__all__ = ["PROVIDERS", "LocalProvider", "ProviderError", "install_plugins", "version"]
 
 PROVIDERS: dict[str, type[LocalProvider]] = {
     "kubernetes": KubernetesProvider,
@@ -15,5 +14,3 @@ PROVIDERS: dict[str, type[LocalProvider]] = {
     "vault": OpenBaoProvider,
 }
 """The provider of each package."""
-
-LOCAL_PROVIDERS = LocalProviders(PROVIDERS, install_plugins)

@@ -1,9 +1,11 @@
 """Puts the providers where the Pulumi CLI looks for plugins."""
 
+import os
 import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
+from threading import get_ident
 
 from data_plane.state_dir import CHECKOUT
 
@@ -36,5 +38,10 @@ def install_plugins(folder: Path) -> None:
         command = shlex.join([sys.executable, "-u", "-m", *module])
         path = f'PYTHONPATH={shlex.quote(str(CHECKOUT))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
         program = place / f"pulumi-resource-{name}"
-        program.write_text(f'#!/bin/sh\nexport {path}\nexec {command} "$@"\n', encoding="utf-8")
-        program.chmod(0o755)
+        text = f'#!/bin/sh\nexport {path}\nexec {command} "$@"\n'
+        # Another run may be starting it: a file that is being written cannot be.
+        if not program.is_file() or program.read_text(encoding="utf-8") != text:
+            draft = place / f".{program.name}.{os.getpid()}.{get_ident()}"
+            draft.write_text(text, encoding="utf-8")
+            draft.chmod(0o755)
+            draft.replace(program)

@@ -32,6 +32,8 @@ function leased() {
 
 for await (const _ of createInterface({ input: process.stdin })) {
   const answer = {};
+  // What else has come by now is seen first: that the server has ended a session.
+  await new Promise(setImmediate);
   try {
     answer.pg = (await pool.query("select session_user as login")).rows[0].login;
     [{ login: answer.postgres }] = await leased()`select session_user as login`;
