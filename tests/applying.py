@@ -15,7 +15,7 @@ from data_plane.local.providers.kubernetes import KubernetesProvider
 from tests.conftest import Cluster
 
 MANAGER = "data-plane-tests"
-_READY_SECONDS = 120
+_READY_SECONDS = 300
 
 
 def render_to(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -349,8 +349,10 @@ begin
     -- Again where an `up` held up the first try. What a try has ended is known only here: it stays so when it fails.
     for attempt in 1..20 loop begin
         select g.* into guard from data_plane.guard g for update skip locked;
-        if not found then
-            return;  -- another run is at it; no tenant can lock this row
+        if not found then  -- another run is at it; no tenant can lock this row
+            exit when ended = '{}';
+            perform pg_catalog.pg_sleep(0.1);
+            continue;
         end if;
 
         usage := pg_catalog.pg_notification_queue_usage();

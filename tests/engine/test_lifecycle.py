@@ -164,7 +164,7 @@ def test_a_service_a_person_and_a_project_that_leave_are_removed_and_nothing_els
     assert (tmp_path / "gone.dump").stat().st_size > 0
     assert world.resources(CELL) == resources
     # The guard drops the login of its jobs.
-    assert wait_until(lambda: not world.rows("select from pg_roles where starts_with(rolname, 'proj_gone')"), 60)
+    assert wait_until(lambda: not world.rows("select from pg_roles where starts_with(rolname, 'proj_gone')"), 180)
     assert not differences(before, state(world.local_env))
     assert all(not (run.created or run.updated or run.deleted) for run in bring_up(world.local_env))
 

@@ -132,7 +132,7 @@ def provisioned(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             names = set(shop.kubectl("get", "secrets", "-o", "name").split())
             return {"secret/web-supabase", "secret/web-supabase-api"} <= names
 
-        assert wait_until(there, 60), log.read_text(encoding="utf-8")[-4000:]
+        assert wait_until(there, 180), log.read_text(encoding="utf-8")[-4000:]
         yield shop
 
 
@@ -174,8 +174,13 @@ def test_the_apis_secret_has_a_token_and_the_publishable_key(provisioned: Shop) 
 def test_the_external_secret_is_a_provisioned_service_for_the_service_binding(provisioned: Shop) -> None:
     for name in ("web-supabase", "web-supabase-api"):
         service = provisioned.get("servicebinding.io/v1", "ServiceBinding", name)["spec"]["service"]
-        found = provisioned.get(service["apiVersion"], service["kind"], service["name"])
-        assert found["status"]["binding"]["name"] == name
+
+        def bound(service: dict[str, str] = service) -> Any:
+            found = provisioned.get(service["apiVersion"], service["kind"], service["name"])
+            return (found.get("status") or {}).get("binding")
+
+        assert wait_until(lambda: bound() is not None, 60), "the operator says so after it has made the Secret"
+        assert bound()["name"] == name
         assert provisioned.get("v1", "Secret", name)
 
 
@@ -184,7 +189,7 @@ def test_a_refresh_brings_another_login_while_the_one_before_still_works(provisi
     try:
         patch = '{"spec": {"refreshInterval": "5s"}}'
         provisioned.kubectl("patch", "externalsecret", "web-supabase", "--type=merge", "-p", patch)
-        assert wait_until(lambda: provisioned.entries("web-supabase")["username"] != before["username"], 30)
+        assert wait_until(lambda: provisioned.entries("web-supabase")["username"] != before["username"], 120)
     finally:
         provisioned.apply(provisioned.bound(), "--force-conflicts")
     after = provisioned.entries("web-supabase")
@@ -207,7 +212,8 @@ def deployed(shop: Shop) -> Iterator[Shop]:
     """The application as its makers deploy it, without anything of ours."""
     shop.kubectl("apply", "--server-side", "-f", "-", stdin=DEPLOYMENT)
     yield shop
-    shop.kubectl("delete", "deployment", "web")
+    # Its Pods too, before the next Deployment of this name.
+    shop.kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=180s")
 
 
 def test_the_agents_part_is_no_deployment_by_itself(shop: Shop) -> None:
@@ -232,11 +238,17 @@ def pod_of(shop: Shop) -> dict[str, Any]:
 
     def ready() -> bool:
         found[:] = json.loads(shop.kubectl("get", "pods", "-l", "app=web", "-o", "json"))["items"]
-        with_agent = [pod for pod in found if pod["spec"].get("initContainers")]
-        return any(pod["status"].get("phase") == "Running" for pod in with_agent)
+        found[:] = [
+            pod
+            for pod in found
+            if pod["spec"].get("initContainers")
+            and pod["status"].get("phase") == "Running"
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
+        return bool(found)
 
-    assert wait_until(ready, 60), shop.kubectl("get", "events")
-    return next(pod for pod in found if pod["spec"].get("initContainers"))
+    assert wait_until(ready, 180), shop.kubectl("get", "events")
+    return found[0]
 
 
 def test_the_agent_joins_a_deployment_whose_pods_stay_restricted(deployed: Shop) -> None:
@@ -292,10 +304,10 @@ def test_the_sidecars_agent_signs_in_as_the_pods_service_account_and_its_files_w
         )
     try:
         uri = tmp_path / "supabase" / "uri"
-        assert wait_until(uri.exists, 30), (tmp_path / "log").read_text(encoding="utf-8")
+        assert wait_until(uri.exists, 90), (tmp_path / "log").read_text(encoding="utf-8")
         with psycopg.connect(uri.read_text(encoding="utf-8")) as session:
             assert session.execute("select current_user").fetchone() == ("proj_shop_service_role",)
-        assert wait_until((tmp_path / "supabase-api" / "token").exists, 30)
+        assert wait_until((tmp_path / "supabase-api" / "token").exists, 90)
     finally:
         agent.terminate()
         agent.wait(30)

@@ -13,7 +13,14 @@ import hvac
 import psycopg
 import pytest
 from hvac.exceptions import Forbidden
-from kubernetes.client import ApiClient, ApiException, CoreV1Api, CustomObjectsApi, RbacAuthorizationV1Api
+from kubernetes.client import (
+    ApiClient,
+    ApiException,
+    AuthorizationV1Api,
+    CoreV1Api,
+    CustomObjectsApi,
+    RbacAuthorizationV1Api,
+)
 from kubernetes.dynamic import DynamicClient
 
 from data_plane.connector.bindings import LocalDataPlane
@@ -22,6 +29,7 @@ from data_plane.connector.sign_in import KubernetesCredentials, WorkloadSignIn
 from data_plane.engine.engines import EngineRun
 from data_plane.errors import LeaseError, RunFailedError, SignInError
 from data_plane.local.environment import LocalEnvironment
+from data_plane.local.processes import wait_until
 from data_plane.model.catalog import Service
 from data_plane.model.naming import AccessLevel
 from tests.applying import apply, pods_get_ready, render_to
@@ -302,6 +310,18 @@ def test_only_the_services_that_need_it_know_the_superusers_password(stack: Stac
 # Workloads
 
 
+def may_review_tokens(stack: Stack, account: str, namespace: str) -> bool:
+    """Whether OpenBao, which shows the account's own token, will be told of it."""
+    asked: Any = {
+        "spec": {
+            "user": f"system:serviceaccount:{namespace}:{account}",
+            "resourceAttributes": {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"},
+        }
+    }
+    found = AuthorizationV1Api(stack.cluster.api).create_subject_access_review(asked).status
+    return found is not None and bool(found.allowed)
+
+
 def as_account(
     stack: Stack, folder: Path, account: str, namespace: str = SHOP, audience: str = "openbao"
 ) -> KubernetesCredentials:
@@ -320,6 +340,7 @@ def as_account(
             create()
         except ApiException as error:
             assert error.status == 409, error  # noqa: PT017
+    assert wait_until(lambda: may_review_tokens(stack, account, namespace), 60), "the binding is not in force"
     audiences = [audience, "https://kubernetes.default.svc.cluster.local"]
     wanted = {"spec": {"audiences": audiences, "expirationSeconds": 600}}
     token = core.create_namespaced_service_account_token(account, namespace, wanted)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ from tests.integration.pg_cron import let_tenants_have_jobs, programs_with_pg_cr
 from tests.support.platform_database import Connection, add_tenants, apply_platform, connect, issue, run, running
 
 LOGIN = "proj_one$jobs"
-A_MINUTE = 75
+A_MINUTE = 150
+"""At least until the next full one, on a machine that has much else to do."""
 ANY_VERSION = """
 create or replace function data_plane.cron_obstacle() returns text language sql stable
 set search_path = pg_catalog, pg_temp as 'select null::text'
@@ -186,7 +187,7 @@ def test_the_guard_ends_a_job_that_takes_too_long_or_says_too_much(
     owner.execute("select data_plane_api.schedule_job('endless', '* * * * *', %s)", [endless])
     owner.execute("select data_plane_api.schedule_job('flood', '* * * * *', %s)", [flood])
     actions = "select what from data_plane.guard_actions where login = %s"
-    deadline = time.monotonic() + A_MINUTE + 15
+    deadline = time.monotonic() + A_MINUTE
     while time.monotonic() < deadline:
         run(server, "select data_plane.enforce_limits()")
         if {row[0] for row in run(server, actions, LOGIN)} >= {"messages", "transaction"}:
@@ -200,8 +201,8 @@ def test_the_guard_ends_a_job_that_takes_too_long_or_says_too_much(
     def ended() -> bool:
         return not run(server, "select 1 from pg_stat_activity where usename = %s", LOGIN)
 
-    assert wait_until(ended, 10)
-    assert wait_until(lambda: bool(failed(owner)), 10)
+    assert wait_until(ended, 60)
+    assert wait_until(lambda: bool(failed(owner)), 60)
     owner.execute("select data_plane_api.unschedule_job('endless')")
 
 
@@ -217,5 +218,5 @@ def test_detaching_ends_a_job_under_way(
     assert wait_until(lambda: bool(run(server, working, LOGIN)), A_MINUTE)
     run(server, "update data_plane.job_access set attached = false where tenant = 'proj_one'")
     run(server, "select data_plane.provide_jobs('proj_one')")
-    assert wait_until(lambda: not run(server, working, LOGIN), 5)
+    assert wait_until(lambda: not run(server, working, LOGIN), 60)
     assert run(server, "select command, active from cron.job where jobname = 'long'") == [("select 1", True)]

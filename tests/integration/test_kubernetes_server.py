@@ -25,7 +25,7 @@ from data_plane.state_dir import StateDir
 from tests.conftest import Cluster
 
 CONTAINER = {"name": "main", "image": "example.org/nothing:1"}
-SECONDS = 60
+SECONDS = 180
 
 
 def workload(name: str, **spec: Any) -> Any:

@@ -17,6 +17,7 @@ import pytest
 from components.central.files import platform_sql
 from components.central.lease_engine import ISSUER_TIMEOUT_MS
 from data_plane.local.postgres import LocalPostgres
+from data_plane.local.processes import wait_until
 from data_plane.model.server_parameters import server_parameters
 from tests.support.lease_statements import HOLDER, ME, NEIGHBOUR, OTHER, VICTIM, statements
 from tests.support.platform_database import (
@@ -31,7 +32,8 @@ from tests.support.platform_database import (
 )
 from tests.support.postgresqls import binaries, oldest_and_newest
 
-BOUND_SECONDS = 4.0
+BOUND_SECONDS = 10.0
+"""Of what takes 2 s at most by the platform's own bounds, on a machine that has much else to do."""
 SETTINGS = '["search_path=proj_one, extensions", "statement_timeout=15000"]'
 
 
@@ -67,6 +69,12 @@ def rights_of_ended(server: LocalPostgres, *logins: str) -> list[tuple[object, .
         " or exists (select from pg_auth_members m where m.member = r.oid))",
         list(logins),
     )
+
+
+def sessions_of_ended(server: LocalPostgres, *logins: str) -> list[tuple[object, ...]]:
+    """Sessions of these logins, and of logins that are gone."""
+    query = "select pid from pg_stat_activity where usename = any(%s) or usesysid is not null and usename is null"
+    return run(server, query, list(logins))
 
 
 def lease_logins(server: LocalPostgres) -> list[str]:
@@ -136,7 +144,8 @@ def test_what_a_lease_keeps_locked_holds_up_no_lease(
         assert rights_of_ended(server, VICTIM, NEIGHBOUR) == []
         took["revoke its own"] = timed(revoke, server, HOLDER)
         assert rights_of_ended(server, HOLDER) == []
-        assert run(server, "select from pg_stat_activity where usename = %s", HOLDER) == []
+        # Told to end, whether or not the login is still there to name them by.
+        assert wait_until(lambda: not sessions_of_ended(server, HOLDER), 60)
     assert max(took.values()) < BOUND_SECONDS, (took, done)
     for login in ("lease_more", "lease_same"):
         revoke(server, login)
@@ -189,10 +198,10 @@ def test_a_lease_that_keeps_coming_back_is_ended_all_the_same(server: LocalPostg
     finally:
         over.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
     run(server, "select data_plane.sweep_leases()")
     assert lease_logins(server) == []
-    assert run(server, "select from pg_stat_activity where usesysid is not null and usename is null") == []
+    assert wait_until(lambda: not sessions_of_ended(server), 60)
 
 
 def test_more_objects_than_can_be_dropped_at_once_are_dropped_by_and_by(server: LocalPostgres) -> None:

@@ -88,7 +88,7 @@ def test_who_is_taken_out_loses_token_and_lease_at_once_and_nobody_else_does(pla
     carol = place.holder("carol", DEMO, AccessLevel.ANON)
     assert carol.renews() == [200, 200]
     place.declare(DEMO, "alice")
-    assert wait_until(lambda: not carol.connects(), 60), "the login of a removed member is still there"
+    assert wait_until(lambda: not carol.connects(), 120), "the login of a removed member is still there"
     with pytest.raises(Forbidden):
         carol.client.read(DEMO.lease_path(AccessLevel.ANON))
     assert carol.renews() == [403, 403]
@@ -109,7 +109,7 @@ def test_who_keeps_a_lower_level_loses_the_leases_of_the_higher(place: Place) ->
     place.declare(DEMO, "alice, dora")
     dora = place.holder("dora", DEMO, AccessLevel.OWNER)
     place.declare(DEMO, "alice", viewers="dora")
-    assert wait_until(lambda: not dora.connects(), 60)
+    assert wait_until(lambda: not dora.connects(), 120)
     assert place.holder("dora", DEMO, AccessLevel.ANON).connects()
 
 
@@ -147,7 +147,7 @@ def test_the_members_of_a_team_that_is_taken_out_lose_theirs(place: Place) -> No
     gina = Holder(client, LeaseClient(client).issue(binding, AccessLevel.ANON))
     assert gina.renews() == [200, 200]
     place.declare(DEMO, "alice")
-    assert wait_until(lambda: not gina.connects(), 60)
+    assert wait_until(lambda: not gina.connects(), 120)
     assert gina.renews() == [403, 403]
     with pytest.raises(Forbidden):
         gina.client.read(DEMO.lease_path(AccessLevel.ANON))

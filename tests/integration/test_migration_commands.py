@@ -159,7 +159,7 @@ def test_two_runs_at_once_move_an_earlier_history_once(project: Project) -> None
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join(300)
     assert sorted(applied) == ["2", "3"]
     assert project.relations() == ["t", "u", "v"]
 
@@ -171,7 +171,7 @@ def test_four_first_runs_at_once_run_each_file_once(project: Project) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join(300)
     assert sorted(applied) == ["1", "2"]
     assert project.rows("select a from t") == [(1,)]
 
@@ -258,7 +258,7 @@ def test_two_runs_of_a_seed_at_once_take_turns(project: Project) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(60)
+        run.join(300)
     assert project.rows("select a from t") == [(1,)]
 
 
@@ -378,7 +378,7 @@ def test_clearing_is_whole_or_nothing(project: Project) -> None:
             pytest.raises(MigrationError, match=r"the schema cannot be emptied: .*lock timeout"),
         ):
             migrator.clear()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
     assert project.relations() == ["a", "b"]
 
 
