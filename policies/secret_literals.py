@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -55,8 +55,7 @@ _NO_SECRET = re.compile(
     re.IGNORECASE,
 )
 _RANDOM = re.compile(r"(?<![\w+/:@=.-])[0-9A-Za-z+/_-]{40,}={0,2}(?![\w+/=-])")
-_CURL = re.compile(r"\b(?:curl|wget|http|https|xh)\b")
-_CREDENTIAL_OPTIONS = frozenset({"-u", "--user", "-a", "--auth", "--proxy-user", "-U"})
+_ENDS_COMMAND = frozenset({";", "&", "&&", "|", "||"})
 _BITS_PER_CHARACTER = 4.5
 """English and identifiers have about 4; 40 random characters of base64 nearly 5."""
 _FORMAT_MIN_CHARACTERS = 18
@@ -72,6 +71,37 @@ _OPTION = re.compile(r"""(?:^|\s)-{0,2}(?P<name>[A-Za-z_][\w.-]*)=(?P<quote>["']
 
 
 @dataclass(frozen=True)
+class _PasswordOptions:
+    """The options by which a program is given a password, though their names do not say so."""
+
+    options: tuple[str, ...]
+    with_name: bool
+    attached: bool
+
+    def kind_in(self, words: Sequence[str], index: int) -> tuple[str, str] | None:
+        """The option and the kind of what a word gives as a password, itself or by the word after it.
+
+        Args:
+            words: those after the program. One that it starts has the same option, maybe, after its own.
+        """
+        option = self._option(words[index])
+        if option is None or option in map(self._option, words[:index]):
+            return None
+        following = "" if self.attached else "".join(words[index + 1 : index + 2])
+        password = (words[index].removeprefix(option) or following).removeprefix("=").strip("\"'")
+        if self.with_name:
+            password = password.partition(":")[2]
+        if not password or _stands_for(password):
+            return None
+        return option, "a name and a password" if self.with_name else "a password"
+
+    def _option(self, word: str) -> str | None:
+        """The one that a word is, with or without what it is given: ``-p`` of ``-pX``, ``--user`` of ``--user=X``."""
+        names = (each for each in self.options if word.startswith(each))
+        return next((each for each in names if not each.startswith("--") or word[len(each) :][:1] in {"", "="}), None)
+
+
+@dataclass(frozen=True)
 class _Data:
     formats: Sequence[tuple[str, re.Pattern[str]]]
     passwords: frozenset[str]
@@ -80,6 +110,7 @@ class _Data:
     pairs: frozenset[tuple[str, str]]
     about: frozenset[str]
     public: frozenset[str]
+    programs: Mapping[str, _PasswordOptions]
 
 
 @cache
@@ -93,6 +124,13 @@ def _data() -> _Data:
         pairs=frozenset(tuple(pair) for pair in data["pairs"]),
         about=frozenset(data["about"]),
         public=frozenset(data["public"]),
+        programs={
+            program: _PasswordOptions(
+                tuple(entry["options"]), entry.get("with_name", False), entry.get("attached", False)
+            )
+            for entry in data["programs"]
+            for program in entry["programs"]
+        },
     )
 
 
@@ -221,19 +259,34 @@ def secrets_in_command(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             kind = secret_in(found["name"], found["value"])
             if kind:
                 yield found["name"], kind
-        if " " in word and _CURL.search(word):
-            yield from secrets_in_command(word.replace("\n", " ").split())
+        parts = word.replace("\n", " ; ").split()
+        if len(parts) > 1 and any(_program(part) in _data().programs for part in parts):
+            yield from secrets_in_command(parts)
             continue
         following = words[index + 1] if index + 1 < len(words) else ""
-        if word in _CREDENTIAL_OPTIONS and ":" in following and any(_CURL.search(before) for before in words[:index]):
-            password = following.strip("\"'").partition(":")[2]
-            if password and not _stands_for(password):
-                yield word, "a name and a password"
-                continue
+        given = _given_at(words, index)
+        if given is not None:
+            yield given
+            continue
         if re.fullmatch(r"--?[A-Za-z][\w-]+", word) and following and not following.startswith("-"):
             kind = secret_in(word.lstrip("-"), following)
             if kind:
                 yield word, kind
+
+
+def _program(word: str) -> str:
+    """The program that a word of a command names, if it does: ``mysql`` of ``$(/usr/bin/mysql``."""
+    return word.strip("\"'($`);").rpartition("/")[2]
+
+
+def _given_at(words: Sequence[str], index: int) -> tuple[str, str] | None:
+    """The option and the kind of a password that a word gives to the program of its command."""
+    for start in range(index - 1, -1, -1):
+        if words[start] in _ENDS_COMMAND or words[start].endswith(";"):
+            return None
+        if options := _data().programs.get(_program(words[start])):
+            return options.kind_in(words[start + 1 :], index - start - 1)
+    return None
 
 
 def _named(name: str) -> str:

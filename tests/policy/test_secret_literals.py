@@ -131,6 +131,24 @@ def test_what_is_about_a_secret_or_stands_for_one_is_none(name: str, value: str)
         (["sh", "-c", "PGPASSWORD=$$password psql"], []),
         (["sh", "-c", "PGPASSWORD=$$2 psql"], ["PGPASSWORD"]),  # could be the beginning of a hash
         (["app", "--password", "--verbose"], []),
+        (["curl", "-u", "admin:letmein1", "https://db"], ["-u"]),
+        (["curl", "-uadmin:letmein1", "https://db"], ["-u"]),
+        (["curl", "-u", "admin:$PASSWORD", "https://db"], []),
+        (["curl", "--user-agent", "a:b"], []),
+        (["curl", "--user-agent=a:b", "--user=admin:letmein1"], ["--user"]),
+        (["mysqldump", "-u", "root", "-pletmein1", "shop"], ["-p"]),
+        (
+            ["sh", "-c", "mkdir -p /dump && /usr/bin/mysqldump -uroot -p'letmein1' shop | mysql -pother shop"],
+            ["-p", "-p"],
+        ),
+        (["sh", "-c", "mysql -p < /x.sql\nmkdir -p /dump"], []),
+        (["mysql", "-p", "shop"], []),
+        (["mysql", "-p$MYSQL_PASSWORD", "-P3306"], []),
+        (["sh", "-c", 'mysqladmin ping -p"$(cat /run/secrets/db)"'], []),
+        (["kubectl", "exec", "db", "--", "redis-cli", "-a", "letmein1", "ping"], ["-a"]),
+        (["mongosh", "-p", "letmein1"], ["-p"]),
+        (["sshpass", "-pletmein1", "ssh", "-p", "22", "db"], ["-p"]),
+        (["redis-cli", "-a", "$(REDIS_PASSWORD)", "ping"], []),
     ],
 )
 def test_a_command_is_searched_by_its_options(words: list[str], names: list[str]) -> None:
