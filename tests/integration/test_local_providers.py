@@ -241,10 +241,14 @@ def test_a_first_connection_waits_a_moment_for_a_server_that_has_none_left(serve
     arguments = {"host": LOOPBACK, "port": servers.postgres.known_port, "sslmode": "disable", "username": ADMIN_USER}
     postgresql.connect({**arguments, "database": "postgres", "password": servers.postgres.admin_password})
     role = Resource(postgresql, f"urn:pulumi:s::p::{ROLE}::r", Properties({"name": "pg_monitor"}), "pg_monitor")
+
+    def hold_all() -> None:
+        while True:
+            held.append(servers.postgres.connect())
+
     try:
-        with pytest.raises(psycopg.OperationalError, match="too many clients|connection slots"):
-            while True:
-                held.append(servers.postgres.connect())
+        with pytest.raises(psycopg.OperationalError, match=r"too many clients|connection slots"):
+            hold_all()
         with ThreadPoolExecutor(1) as pool:
             read = pool.submit(role.imported)
             assert not wait_until(read.done, 2)

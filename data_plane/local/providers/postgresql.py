@@ -194,10 +194,12 @@ class PostgresqlProvider(LocalProvider):
         """
         for tries_left in reversed(range(_TRIES)):
             try:
-                return self._run_once(statements, lock, database)
+                self._run_once(statements, lock, database)
             except psycopg.errors.InternalError_ as error:
                 if not tries_left or "concurrently updated" not in str(error):
                     raise
+            else:
+                return
 
     def _run_once(self, statements: Iterable[Statement], lock: str | None, database: str | None) -> None:
         with self._connection(database) as connection, connection.transaction():
