@@ -212,11 +212,14 @@ def test_manual_changes_are_found_by_a_read(make: Make, servers: Servers) -> Non
         role.delete()
 
 
+@pytest.mark.parametrize(
+    ("before", "reset"), [(1000, ""), (1000, "alter role p_both reset all;"), (0, "")], ids=["set", "reset", "made"]
+)
 def test_a_setting_that_another_session_changes_at_the_same_time_is_written_after_it(
-    make: Make, servers: Servers
+    make: Make, servers: Servers, before: int, reset: str
 ) -> None:
     """The guard makes the settings of roles what a run has just declared for them."""
-    role = make(ROLE, name="p_both", statementTimeout=1000).create()
+    role = make(ROLE, name="p_both", statementTimeout=before).create()
     waits = "select from pg_stat_activity where wait_event_type = 'Lock' and query like 'alter role \"p_both\" set %'"
     try:
         with (
@@ -225,7 +228,7 @@ def test_a_setting_that_another_session_changes_at_the_same_time_is_written_afte
             servers.postgres.connect() as watcher,
         ):
             watcher.autocommit = True
-            guard.execute("alter role p_both set statement_timeout to 2000")
+            guard.execute(f"{reset} alter role p_both set statement_timeout to 2000".encode())
             written = pool.submit(role.update, statementTimeout=3000)
             assert wait_until(lambda: watcher.execute(waits).rowcount > 0, 60)
             guard.commit()

@@ -24,6 +24,8 @@ _POOL_SIZE = 8
 _WAIT_SECONDS = 30
 _IDLE_SECONDS = 2
 _TRIES = 5
+_MET_ANOTHER = ("tuple concurrently updated", "tuple concurrently deleted", "pg_db_role_setting_databaseid_rol_index")
+"""What PostgreSQL says where another session has changed, dropped or made the same row of the catalog."""
 
 # Statements that would update the same catalog row at the same time take turns, by a lock that no tenant can take, as
 # anybody can an advisory one, and that keeps no lease waiting.
@@ -195,8 +197,8 @@ class PostgresqlProvider(LocalProvider):
         for tries_left in reversed(range(_TRIES)):
             try:
                 self._run_once(statements, lock, database)
-            except psycopg.errors.InternalError_ as error:
-                if not tries_left or "concurrently updated" not in str(error):
+            except (psycopg.errors.InternalError_, psycopg.errors.UniqueViolation) as error:
+                if not tries_left or not any(words in str(error) for words in _MET_ANOTHER):
                     raise
             else:
                 return
