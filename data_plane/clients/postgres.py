@@ -20,6 +20,7 @@ __all__ = [
     "explain",
     "in_transaction",
     "set_password",
+    "when_ready",
 ]
 
 CONNECTION = ("host", "port", "database", "username", "password", "sslmode")
@@ -36,7 +37,7 @@ _T = TypeVar("_T")
 _CONNECT_TIMEOUT_SECONDS = 15
 _DEADLOCKS = 5
 _MOMENT_SECONDS = 15
-"""How long a server that is starting, or has no connection left, is given to have one."""
+"""How long a server that is restarting, or has no connection left, is given to have one."""
 _SHORT_WAITS_SECONDS = 5
 
 # What an error says (a server's are known by SQLSTATE, a failed connection's by its text alone) → what to do about it.
@@ -82,7 +83,14 @@ _ADVICE = {
     ): "the connection was cut, by a restart or on the way; if it has stopped, start it. Then",
     ("timeout expired", "timed out", "i/o timeout"): "it does not answer. See whether it runs and can be reached, then",
 }
-_PASSING = ("too many clients", "remaining connection slots", "starting up", "not yet accepting connections")
+_PASSING = (
+    "too many clients",
+    "remaining connection slots",
+    "starting up",
+    "shutting down",
+    "in recovery mode",
+    "not yet accepting connections",
+)
 
 
 class DatabaseUnavailableError(DataPlaneError):
@@ -103,20 +111,32 @@ def connection_of(props: dict[str, Any]) -> dict[str, Any]:
 def connect(props: dict[str, Any]) -> psycopg.Connection[Any]:
     """A connection to the database that a resource's properties name.
 
-    Waits a moment for a server that is just starting or has no connection left.
+    Waits a moment for a server that is restarting or has no connection left.
 
     Raises:
         DatabaseUnavailableError: if there is none to be had.
     """
+    try:
+        return when_ready(lambda: _connect(props))
+    except psycopg.OperationalError as error:
+        place = f"{props['host']}:{int(props['port'])}"
+        raise DatabaseUnavailableError(f"PostgreSQL at {place} cannot be used: {explain(error)}") from error
+
+
+def when_ready(open_connection: Callable[[], _T]) -> _T:
+    """What ``open_connection`` gives, which is called again while the server is restarting or has no connection left.
+
+    Raises:
+        psycopg.OperationalError: its last one, if there is none to be had.
+    """
     deadline = time.monotonic() + _MOMENT_SECONDS
     while True:
         try:
-            return _connect(props)
+            return open_connection()
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline or not any(words in str(error) for words in _PASSING):
-                place = f"{props['host']}:{int(props['port'])}"
-                raise DatabaseUnavailableError(f"PostgreSQL at {place} cannot be used: {explain(error)}") from error
-            _LOG.debug("PostgreSQL at %s:%s is not ready yet: %s", props["host"], int(props["port"]), error)
+                raise
+            _LOG.debug("PostgreSQL is not ready yet: %s", error)
             time.sleep(0.2)
 
 

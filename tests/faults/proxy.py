@@ -47,10 +47,9 @@ class Proxy:
 
     def cut_all(self) -> None:
         """Cuts every connection that there is."""
-        for connection in self._sockets:
+        while self._sockets:  # others come meanwhile
             with _closing():
-                connection.shutdown(socket.SHUT_RDWR)
-        self._sockets.clear()
+                self._sockets.pop().shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while self._open:
@@ -69,6 +68,10 @@ class Proxy:
             if (response := self.response(number)) is not None:
                 client.recv(_CHUNK)
                 client.sendall(response)
+                # Closed while a request is still coming in, it would be reset, and the response might be lost.
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(_CHUNK):
+                    pass
                 return
             with socket.create_connection(("127.0.0.1", self.target)) as server:
                 self._sockets.append(server)

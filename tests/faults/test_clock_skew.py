@@ -18,6 +18,8 @@ from tests.conftest import ALPHA, NewPlane, Plane
 
 LEASE_SECONDS = 600
 RENEWED_SECONDS = 1200
+NEAR_SECONDS = 60
+"""Less than the clocks differ by."""
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to build another clock with")
 
@@ -47,7 +49,7 @@ def skewed(request: pytest.FixtureRequest, local_env: LocalEnvironment, shim: Pa
         postgres.start()
     plane = Plane(local_env)
     ahead = plane.rows("select extract(epoch from clock_timestamp())::float")[0][0] - time.time()
-    assert abs(ahead - request.param) < 5, "the server did not take the other clock"
+    assert abs(ahead - request.param) < 30, "the server did not take the other clock"
     yield plane, int(request.param)
     postgres.stop()
     postgres.start()
@@ -68,9 +70,9 @@ def test_a_lease_is_good_for_its_time_and_no_longer(skewed: tuple[Plane, int]) -
     lease = client.issue(binding.binding("alpha"), AccessLevel.OWNER)
     with psycopg.connect(lease.connection_string) as session:
         assert session.execute("select current_user").fetchone() == ("proj_alpha_owner",)
-    assert abs(remaining(plane, lease.username) - LEASE_SECONDS) < 25
+    assert abs(remaining(plane, lease.username) - LEASE_SECONDS) < NEAR_SECONDS
     assert client.renew(lease.lease_id, RENEWED_SECONDS) == RENEWED_SECONDS
-    assert abs(remaining(plane, lease.username) - RENEWED_SECONDS) < 25
+    assert abs(remaining(plane, lease.username) - RENEWED_SECONDS) < NEAR_SECONDS
     client.revoke(lease.lease_id)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(lease.connection_string)

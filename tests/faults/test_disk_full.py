@@ -2,8 +2,10 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from io import RawIOBase
 from pathlib import Path
 
@@ -61,14 +63,26 @@ def _write_on(file: RawIOBase, size: int) -> None:
 
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """No byte is left on it."""
+    """No byte is left on it, and none that a server gives back meanwhile, e.g. at a checkpoint."""
     filler = disk / "filler"
+    over = threading.Event()
+
+    def keep_full(file: RawIOBase) -> None:
+        while not over.wait(0.02):
+            with suppress(OSError):
+                _write_on(file, 512)
+
     try:
-        with filler.open("ab", buffering=0) as file:
+        with filler.open("ab", buffering=0) as file, ThreadPoolExecutor(1) as pool:
             for size in (1 << 20, 512):
                 with pytest.raises(OSError, match="No space left"):
                     _write_on(file, size)
-        yield
+            kept = pool.submit(keep_full, file)
+            try:
+                yield
+            finally:
+                over.set()
+            kept.result()
     finally:
         filler.unlink()
 
@@ -76,7 +90,6 @@ def full(disk: Path) -> Iterator[None]:
 def test_a_run_on_servers_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
     plane: Plane, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgresql, "_WAIT_SECONDS", 3)
     local_env = plane.local_env
     file = local_env.root / "stacks" / "local" / "projects" / "alpha.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("timeout: 20s", "timeout: 21s"), encoding="utf-8")
@@ -84,8 +97,10 @@ def test_a_run_on_servers_whose_disk_is_full_says_so_and_goes_on_when_there_is_r
         with plane.admin() as admin, pytest.raises(psycopg.Error) as of_a_project:
             # What a project may do by itself: more rows than there is room for.
             admin.execute("create table proj_alpha.big as select repeat('x', 1000) from generate_series(1, 200000)")
-        with pytest.raises(DataPlaneError) as caught:
-            bring_up(local_env)
+        with monkeypatch.context() as patch:
+            patch.setattr(postgresql, "_WAIT_SECONDS", 3)
+            with pytest.raises(DataPlaneError) as caught:
+                bring_up(local_env)
     assert "Its disk is full. Make room" in explain(of_a_project.value)
     assert "no space left on device" in str(caught.value)
     assert "its disk is full; make room, then run the same command again" in str(caught.value)

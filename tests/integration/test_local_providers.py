@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from pulumi.provider.experimental import provider as rpc
 
 from data_plane.engine.runner.properties import Properties
 from data_plane.local.environment import LocalEnvironment
+from data_plane.local.processes import wait_until
 from data_plane.local.providers import LocalProvider, ProviderError
 from data_plane.local.providers.openbao import OpenBaoProvider
 from data_plane.local.providers.postgresql import PostgresqlProvider
@@ -207,6 +210,58 @@ def test_manual_changes_are_found_by_a_read(make: Make, servers: Servers) -> Non
         assert role.diff() == (["createDatabase", "connectionLimit"], [])
     finally:
         role.delete()
+
+
+@pytest.mark.parametrize(
+    ("before", "reset"), [(1000, ""), (1000, "alter role p_both reset all;"), (0, "")], ids=["set", "reset", "made"]
+)
+def test_a_setting_that_another_session_changes_at_the_same_time_is_written_after_it(
+    make: Make, servers: Servers, before: int, reset: str
+) -> None:
+    """The guard makes the settings of roles what a run has just declared for them."""
+    role = make(ROLE, name="p_both", statementTimeout=before).create()
+    waits = "select from pg_stat_activity where wait_event_type = 'Lock' and query like 'alter role \"p_both\" set %'"
+    try:
+        with (
+            ThreadPoolExecutor(1) as pool,
+            servers.postgres.connect() as guard,
+            servers.postgres.connect() as watcher,
+        ):
+            watcher.autocommit = True
+            guard.execute(f"{reset} alter role p_both set statement_timeout to 2000".encode())
+            written = pool.submit(role.update, statementTimeout=3000)
+            assert wait_until(lambda: watcher.execute(waits).rowcount > 0, 60)
+            guard.commit()
+            written.result(60)
+            setting = "select setconfig from pg_db_role_setting where setrole = 'p_both'::regrole"
+            assert watcher.execute(setting).fetchone() == (["statement_timeout=3000"],)
+    finally:
+        role.delete()
+
+
+def test_a_first_connection_waits_a_moment_for_a_server_that_has_none_left(servers: Servers) -> None:
+    postgresql, held = PostgresqlProvider(), list[psycopg.Connection[Any]]()
+    arguments = {"host": LOOPBACK, "port": servers.postgres.known_port, "sslmode": "disable", "username": ADMIN_USER}
+    postgresql.connect({**arguments, "database": "postgres", "password": servers.postgres.admin_password})
+    role = Resource(postgresql, f"urn:pulumi:s::p::{ROLE}::r", Properties({"name": "pg_monitor"}), "pg_monitor")
+
+    def hold_all() -> None:
+        while True:
+            held.append(servers.postgres.connect())
+
+    try:
+        with pytest.raises(psycopg.OperationalError, match=r"too many clients|connection slots"):
+            hold_all()
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(role.imported)
+            assert not wait_until(read.done, 2)
+            for connection in held:
+                connection.close()
+            assert read.result(60).values["name"] == "pg_monitor"
+    finally:
+        for connection in held:
+            connection.close()
+        postgresql.close()
 
 
 def test_what_a_role_owned_stays_when_it_is_deleted(make: Make, servers: Servers) -> None:

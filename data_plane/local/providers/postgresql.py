@@ -3,7 +3,7 @@
 What each does is what pulumi-postgresql does for the same inputs; statements are composed with :mod:`psycopg.sql`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, LiteralString
@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from data_plane.clients.postgres import PLATFORM_SESSION, explain
+from data_plane.clients.postgres import PLATFORM_SESSION, explain, when_ready
 from data_plane.local.providers.base import Found, Inputs, LocalProvider, ProviderError, ResourceType
 
 __all__ = ["PostgresqlProvider"]
@@ -23,6 +23,9 @@ Statement = sql.SQL | sql.Composed
 _POOL_SIZE = 8
 _WAIT_SECONDS = 30
 _IDLE_SECONDS = 2
+_TRIES = 5
+_MET_ANOTHER = ("tuple concurrently updated", "tuple concurrently deleted", "pg_db_role_setting_databaseid_rol_index")
+"""What PostgreSQL says where another session has changed, dropped or made the same row of the catalog."""
 
 # Statements that would update the same catalog row at the same time take turns, by a lock that no tenant can take, as
 # anybody can an advisory one, and that keeps no lease waiting.
@@ -182,11 +185,25 @@ class PostgresqlProvider(LocalProvider):
         with self._lock:
             if self._pool.closed:
                 # A pool goes on trying and keeps the cause to itself; one connection says it at once.
-                psycopg.connect(**self._arguments).close()
+                when_ready(lambda: psycopg.connect(**self._arguments)).close()
                 self._pool.open()
         return self._pool.connection()
 
     def _run(self, *statements: Statement, lock: str | None = None, database: str | None = None) -> None:
+        """Runs statements in a transaction, again if another session has changed a row of the catalog meanwhile.
+
+        The guard does: it makes the settings of roles what was just declared for them, and takes no turns.
+        """
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self._run_once(statements, lock, database)
+            except (psycopg.errors.InternalError_, psycopg.errors.UniqueViolation) as error:
+                if not tries_left or not any(words in str(error) for words in _MET_ANOTHER):
+                    raise
+            else:
+                return
+
+    def _run_once(self, statements: Iterable[Statement], lock: str | None, database: str | None) -> None:
         with self._connection(database) as connection, connection.transaction():
             if lock:
                 table = sql.Identifier("pg_catalog", lock)
