@@ -24,7 +24,8 @@ from data_plane.engine.report import StackReport, counts_by_group, report_docume
 from data_plane.engine.steps import Change, EngineRun, Step
 from data_plane.engine.summary import projects_of
 from data_plane.errors import ConnectorError, DataPlaneError, ProjectNotFoundError
-from data_plane.local.environment import LOCAL_PROVIDERS, LocalEnvironment
+from data_plane.local.environment import LocalEnvironment
+from data_plane.local.providers.for_engines import LOCAL_PROVIDERS
 from data_plane.local.servers import Servers
 from data_plane.model.naming import AccessLevel
 from data_plane.model.projects import Lifecycle, Project, known_cells

@@ -179,6 +179,6 @@ def data_plane_of(environment: str, binding: Path | None = None) -> DataPlane:
 
 def _last_engine(home: "StateDir") -> "Engine":
     from data_plane.engine.engines import last_engine  # noqa: PLC0415
-    from data_plane.local.environment import LOCAL_PROVIDERS  # noqa: PLC0415
+    from data_plane.local.providers.for_engines import LOCAL_PROVIDERS  # noqa: PLC0415
 
     return last_engine(home, LOCAL_PROVIDERS)

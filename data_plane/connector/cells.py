@@ -98,7 +98,8 @@ def cells_of(environment: str, home: StateDir, root: Path) -> "LocalCells | Depl
     if environment != ENVIRONMENT:
         return DeployedCells(environment, home)
     # Where only deployed environments are worked on, no local servers are installed.
-    from data_plane.local.environment import LOCAL_PROVIDERS, LocalEnvironment  # noqa: PLC0415
+    from data_plane.local.environment import LocalEnvironment  # noqa: PLC0415
+    from data_plane.local.providers.for_engines import LOCAL_PROVIDERS  # noqa: PLC0415
     from data_plane.local.servers import Servers  # noqa: PLC0415
 
     return LocalCells(LocalEnvironment(Servers(home), last_engine(home, LOCAL_PROVIDERS), root))

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import hvac
 
 from data_plane.engine.engine import Engine, LocalConfig
-from data_plane.engine.engines import LocalProviders
 from data_plane.engine.stack_files import load_config, project_name
 from data_plane.engine.steps import EngineRun, Step
 from data_plane.errors import LocalUserError, ProjectStateError
-from data_plane.local.providers import PROVIDERS, install_plugins
 from data_plane.local.servers import ADMIN_USER, LOOPBACK, Servers
 from data_plane.local.stack_inputs import digest, of_cell, of_central, of_openbao
 from data_plane.model.access import levels_of
@@ -29,13 +27,10 @@ from data_plane.state_dir import CHECKOUT, ENVIRONMENT
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["AUTH_TABLES", "CENTRAL_STACK", "LOCAL_PROVIDERS", "LocalEnvironment"]
+__all__ = ["AUTH_TABLES", "CENTRAL_STACK", "LocalEnvironment"]
 
 CENTRAL_STACK = "local-central"
 AUTH_TABLES = Path(__file__).with_name("auth_tables.sql")
-LOCAL_PROVIDERS = LocalProviders(PROVIDERS, install_plugins)
-"""For machines where the official plugins cannot be had."""
-
 _PEOPLE_FILE = "people.json"
 _LOGIN_PATH = "userpass"
 _SIGN_IN = {

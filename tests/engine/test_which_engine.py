@@ -12,8 +12,8 @@ from data_plane.engine import engines
 from data_plane.engine.cli import VERSION, build, build_cli, built_cli
 from data_plane.engine.engines import EngineChoice, LocalRunner, PulumiEngine, choose_engine, find_cli, last_engine
 from data_plane.errors import BuildError, DataPlaneError
-from data_plane.local.environment import LOCAL_PROVIDERS
 from data_plane.local.providers import install_plugins
+from data_plane.local.providers.for_engines import LOCAL_PROVIDERS
 from data_plane.state_dir import StateDir
 
 CLI = "#!/bin/sh\necho v3.999.0\n"
