@@ -197,7 +197,7 @@ def test_a_lease_of_a_killed_supplier_is_still_listed_and_can_be_ended(
     def taken() -> set[str]:
         return set(operator.live(names, AccessLevel.OWNER)) - before
 
-    assert wait_until(lambda: bool(taken()) or supplier.poll() is not None, 60)
+    assert wait_until(lambda: bool(taken()) or supplier.poll() is not None, 120)
     supplier.kill()
     supplier.communicate()  # its command ends, too, when there is nothing more to read
     (lease_id,) = taken()

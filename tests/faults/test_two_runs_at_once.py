@@ -55,7 +55,7 @@ class Meeting(LocalCells):
 
         self.up = threading.Thread(target=up)
         self.up.start()
-        assert arrived.wait(120)
+        assert arrived.wait(300)
         # A run that did not wait would have read the file as it was, and be through by then.
         self.up.join(self.seconds_given)
         return done
@@ -67,7 +67,7 @@ def action_beside_a_run(local_env: LocalEnvironment, action: str, **inputs: Any)
     executor = SupabaseExecutor(cells, home, AuditLog(home.path / "audit.jsonl"), root=local_env.root)
     result = executor.execute(action, inputs, actor="tester")
     assert cells.up is not None
-    cells.up.join(120)
+    cells.up.join(300)
     assert not cells.up.is_alive()
     return result
 

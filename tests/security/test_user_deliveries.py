@@ -36,7 +36,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def server(database: LocalPostgres) -> LocalPostgres:
-    run(database, "select pg_terminate_backend(pid, 5000) from data_plane.delivery_sessions()")
+    run(database, "select pg_terminate_backend(pid, 30000) from data_plane.delivery_sessions()")
     reset(database)
     return database
 
@@ -183,7 +183,7 @@ def test_a_lock_that_it_keeps_on_its_own_login_holds_up_nobody(server: LocalPost
     other = sign_up(server, TWO)
     run(server, f"update data_plane.deliveries set password_until = now() - interval '1 day' where tenant = '{ONE}'")
     with connect(server, "data_plane_relay") as relay:
-        relay.execute("set statement_timeout = '2s'")
+        relay.execute("set statement_timeout = '20s'")
         opened = relay.execute("select tenant from data_plane.open_deliveries()").fetchall()
     assert opened == [(TWO,)], other
 
