@@ -422,7 +422,13 @@ begin
                 union all
                 -- Cancelled first, by which a client learns why; a handler in its SQL can catch that, so ended then.
                 select 6, 'statement', pg_catalog.date_trunc('second', s.statement_time)::text, s.statement_bound || ' s',
-                    s.statement_time < pg_catalog.make_interval(secs => s.statement_bound + 5), false
+                    s.statement_time < pg_catalog.make_interval(secs => s.statement_bound + 5)
+                        -- Whenever the guard comes to it.
+                        or not exists (
+                            select from data_plane.guard_actions a
+                            where a.pid = s.pid and a.what = 'statement'
+                                and a.at > pg_catalog.clock_timestamp() - s.statement_time),
+                    false
                 where s.statement_time > pg_catalog.make_interval(secs => s.statement_bound + 1)
                 order by rank
                 limit 1

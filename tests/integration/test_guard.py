@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -141,7 +142,7 @@ def test_what_a_run_has_ended_is_recorded_though_its_first_try_fails(server: Loc
         with server.connect() as up:
             up.execute("lock table data_plane.guard in share mode")
             at_work = pool.submit(run, server, "select data_plane.enforce_limits()")
-            gone = "select from pg_stat_activity where usename = 'lease_locker'"
+            gone = "select 1 from pg_stat_activity where usename = 'lease_locker'"
             assert wait_until(lambda: run(server, gone) == [], 60)
             time.sleep(0.6)  # longer than the guard waits for a lock
         at_work.result(timeout=60)
@@ -163,7 +164,7 @@ def test_what_a_run_has_ended_is_recorded_though_another_run_is_at_it(server: Lo
         with server.connect() as other:
             other.execute("select from data_plane.guard for update")
             at_work = pool.submit(run, server, "select data_plane.enforce_limits()")
-            gone = "select from pg_stat_activity where usename = 'lease_hoarder'"
+            gone = "select 1 from pg_stat_activity where usename = 'lease_hoarder'"
             assert wait_until(lambda: run(server, gone) == [], 60)
             time.sleep(0.3)  # as long as a run takes
         at_work.result(timeout=60)
@@ -175,6 +176,39 @@ def test_what_a_run_has_ended_is_recorded_though_another_run_is_at_it(server: Lo
     ]
     run(server, "delete from data_plane.guard_actions")
     revoke(server, "lease_hoarder")
+
+
+_ENDLESS = "do $$ begin loop begin perform pg_sleep(60); exception when query_canceled then end; end loop; end $$"
+
+
+@pytest.mark.parametrize(
+    ("statement", "end"),
+    [("select pg_sleep(60)", psycopg.errors.QueryCanceled), (_ENDLESS, psycopg.errors.AdminShutdown)],
+    ids=["one that ends", "one that catches it"],
+)
+def test_a_statement_is_cancelled_before_its_session_ends_however_late_the_guard_is(
+    server: LocalPostgres, statement: LiteralString, end: type[psycopg.Error]
+) -> None:
+    issue(server, "lease_slow", "proj_one_anon")
+    run(
+        server,
+        "insert into data_plane.limits values ('proj_one', 20, 1000, 10737418240, 1, 900, 60)"
+        " on conflict (tenant) do nothing",
+    )
+    late = "select 1 from pg_stat_activity where usename = 'lease_slow' and clock_timestamp() - query_start > '7 s'"
+    with ThreadPoolExecutor() as pool, connect(server, "lease_slow", "pw") as slow:
+        slow.execute("set statement_timeout = 0")
+        at_work = pool.submit(slow.execute, statement)
+        assert wait_until(lambda: run(server, late) == [(1,)], 60)
+        run(server, "select data_plane.enforce_limits()")
+        if end is psycopg.errors.AdminShutdown:
+            run(server, "select data_plane.enforce_limits()")
+        with pytest.raises(end):
+            at_work.result(timeout=50)
+    assert {what for (what,) in run(server, "select what from data_plane.guard_actions")} == {"statement"}
+    run(server, "delete from data_plane.guard_actions")
+    run(server, "delete from data_plane.limits")
+    revoke(server, "lease_slow")
 
 
 def test_what_the_guard_did_is_bounded(server: LocalPostgres) -> None:

@@ -80,7 +80,7 @@ def send(
 ) -> int:
     """The status of a request whose path is sent as it stands: other clients put dots and slashes in order first."""
     server = urlsplit(address)
-    connection = HTTPConnection(str(server.hostname), server.port, timeout=10)
+    connection = HTTPConnection(str(server.hostname), server.port, timeout=60)
     headers = {"X-Vault-Token": token} if token else {}
     if namespace is not None:
         headers["X-Vault-Namespace"] = namespace

@@ -166,7 +166,7 @@ def test_what_was_given_by_hand_shows_and_is_taken_away(admin: Connection) -> No
 
 
 def test_doing_it_again_changes_nothing(admin: Connection) -> None:
-    query = b"select xmin, to_jsonb(m) from pg_auth_members m order by roleid, member"
+    query = b"select xmin, to_jsonb(m) from pg_auth_members m order by roleid, member, grantor"
     before = admin.execute(query).fetchall()
     admin.execute("select data_plane.apply_api_access(tenant) from data_plane.api_access")
     assert admin.execute(query).fetchall() == before

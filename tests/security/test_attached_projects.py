@@ -32,7 +32,7 @@ def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def server(database: LocalPostgres) -> LocalPostgres:
-    run(database, "select pg_terminate_backend(pid, 5000) from data_plane.delivery_sessions()")
+    run(database, "select pg_terminate_backend(pid, 30000) from data_plane.delivery_sessions()")
     reset(database)
     run(database, "delete from data_plane.jobs")
     run(database, "delete from cron.job")
@@ -62,7 +62,8 @@ def lease(server: LocalPostgres, tenant: str) -> Iterator[Connection]:
 def up(server: LocalPostgres, statement: str, *values: object) -> None:
     """As `up` does it, but with less patience."""
     with server.connect() as admin:
-        admin.execute("set lock_timeout = '1s'; set statement_timeout = '20s'")
+        # Longer than PostgreSQL takes to end an autovacuum that has a table, which is a second.
+        admin.execute("set lock_timeout = '5s'; set statement_timeout = '60s'")
         admin.execute(statement.encode(), values)
 
 
@@ -77,6 +78,8 @@ def job_session(server: LocalPostgres) -> Iterator[Connection]:
         yield session
     finally:
         session.close()
+        # There is a place for one.
+        run(server, "select pg_terminate_backend(pid, 30000) from pg_stat_activity where usename = %s", JOBS)
 
 
 def test_invitations_that_a_project_holds_do_not_stop_auth(server: LocalPostgres, owner: Connection) -> None:
@@ -86,7 +89,7 @@ def test_invitations_that_a_project_holds_do_not_stop_auth(server: LocalPostgres
     owner.execute("select data_plane_api.remove_member(email := 'guest@example.org')")
     user = new_id()
     with connect(server, "supabase_auth_admin") as auth:
-        auth.execute("set lock_timeout = '500ms'; set statement_timeout = '2s'")
+        auth.execute("set lock_timeout = '500ms'; set statement_timeout = '20s'")
         auth.execute(
             "insert into auth.users (id, email, raw_user_meta_data, email_confirmed_at)"
             " values (%s, 'guest@example.org', '{\"project\": \"one\"}', now())",
@@ -101,7 +104,7 @@ def test_members_that_a_project_holds_do_not_stop_auth(server: LocalPostgres, ow
     owner.commit()
     owner.execute("select data_plane_api.remove_member(user_id := %s)", [user])
     with connect(server, "supabase_auth_admin") as auth:
-        auth.execute("set lock_timeout = '500ms'; set statement_timeout = '2s'")
+        auth.execute("set lock_timeout = '500ms'; set statement_timeout = '20s'")
         auth.execute("update auth.users set email_confirmed_at = now() where id = %s", [user])
     owner.commit()
     assert run(server, "select 1 from data_plane.members where user_id = %s", user) == []

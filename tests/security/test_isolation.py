@@ -1,5 +1,7 @@
 """Every cell of the isolation matrix, on a real data plane."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.security.attempt import attempt
@@ -7,6 +9,15 @@ from tests.security.isolation import ACTORS, PAGE, Case, load, page
 from tests.security.world import World
 
 CASES, REASONS = load()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_the_guard(world: World) -> Iterator[None]:
+    """It ends who has, at the moment that it looks, a lock on what is no tenant's, if only to be refused."""
+    guard = world.plane.local_env.servers.guard
+    guard.stop()
+    yield
+    guard.start()
 
 
 def known_here(world: World, case: Case) -> None:

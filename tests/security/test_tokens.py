@@ -213,7 +213,7 @@ def test_a_key_verifies_for_as_long_as_it_is_published_and_no_longer(world: Worl
     new = world.token(ATTACKER, AccessLevel.ANON)
     assert parts(new)[0]["kid"] != parts(old)[0]["kid"]
     try:
-        served = requests.get(url, timeout=5).json()["keys"]
+        served = requests.get(url, timeout=60).json()["keys"]
         republish(world, served)
         assert verified(world, old, STRICT)["role"] == verified(world, new, STRICT)["role"]
         republish(world, [key for key in served if key["kid"] != parts(old)[0]["kid"]])

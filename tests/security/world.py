@@ -156,7 +156,7 @@ class World:
 
     def lease(self, names: TenantNames, level: AccessLevel) -> Connection:
         return psycopg.connect(
-            self.plane.lease(names.slug, level).connection_string, connect_timeout=5, autocommit=True
+            self.plane.lease(names.slug, level).connection_string, connect_timeout=30, autocommit=True
         )
 
     def owner(self, names: TenantNames) -> Connection:
@@ -183,7 +183,7 @@ class World:
             user=name,
             password=password,
             dbname="postgres",
-            connect_timeout=5,
+            connect_timeout=30,
             autocommit=True,
         )
 

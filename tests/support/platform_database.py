@@ -131,7 +131,8 @@ def run(server: LocalPostgres, statement: str, *values: object) -> list[tuple[An
     """A statement of the superuser's."""
     with server.connect() as admin:
         cursor = admin.execute(statement.encode(), values)
-        return cursor.fetchall() if cursor.description else []
+        # Rows without columns are rows; a description they have not.
+        return cursor.fetchall() if cursor.rownumber is not None else []
 
 
 @contextmanager
