@@ -566,17 +566,34 @@ as $$
         where f.name ~ '^\d'
         group by 1
     ),
-    owned (role, bytes) as (
-        select c.relowner, pg_catalog.sum(f.bytes)
-        from files f join pg_catalog.pg_class c on c.relfilenode = f.node and c.reltablespace = 0
-        group by 1
-        union all
-        select pg_catalog.to_regrole(pg_catalog.quote_ident(data_plane.role_of_login(a.usename))), f.bytes
+    fresh as (
+        select l.pid, a.usename, pg_catalog.sum(f.bytes) as bytes
         from pg_catalog.pg_lock_status() l
         join files f on f.node = l.relation
         join pg_catalog.pg_stat_activity a on a.pid = l.pid and (a.usename like 'lease\_%' or a.usename like 'proj\_%$%')
         where l.locktype = 'relation' and l.mode = 'AccessExclusiveLock' and l.granted
             and not exists (select from pg_catalog.pg_class c where c.relfilenode = f.node)
+        group by 1, 2
+    ),
+    -- VACUUM FULL, by which a full tenant gets room, writes a table anew before it drops the old one, and is a transaction
+    -- by itself: as much as the old one has is no growth.
+    replaced as (
+        select p.pid, pg_catalog.sum(f.bytes) as bytes
+        from pg_catalog.pg_stat_get_progress_info('CLUSTER') p
+        join pg_catalog.pg_class t on t.oid = p.relid
+        join pg_catalog.pg_class c on c.oid in (t.oid, t.reltoastrelid)
+        join files f on f.node = c.relfilenode
+        where p.param1 = 2
+        group by 1
+    ),
+    owned (role, bytes) as (
+        select c.relowner, pg_catalog.sum(f.bytes)
+        from files f join pg_catalog.pg_class c on c.relfilenode = f.node and c.reltablespace = 0
+        group by 1
+        union all
+        select pg_catalog.to_regrole(pg_catalog.quote_ident(data_plane.role_of_login(f.usename))),
+            greatest(f.bytes - coalesce(r.bytes, 0), 0)
+        from fresh f left join replaced r on r.pid = f.pid
         union all
         select m.lomowner, pg_catalog.count(*) * 2048
         from pg_catalog.pg_largeobject_metadata m left join pg_catalog.pg_largeobject l on l.loid = m.oid

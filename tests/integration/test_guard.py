@@ -211,6 +211,39 @@ def test_a_statement_is_cancelled_before_its_session_ends_however_late_the_guard
     revoke(server, "lease_slow")
 
 
+@pytest.mark.parametrize("hidden", [False, True], ids=["by itself", "with a table that its index makes"])
+def test_vacuum_full_is_no_growth(server: LocalPostgres, hidden: bool) -> None:
+    """A full tenant is told to run it, and would be ended for what it writes. What else is made meanwhile counts."""
+    rows = "select g as a, repeat('x', 1000) as body from generate_series(1, 5000) g"
+    measured = "select bytes from data_plane.measured_storage() where tenant = 'proj_one'"
+    issue(server, "lease_vacuuming", "proj_one_owner")
+    with ThreadPoolExecutor() as pool, connect(server, "lease_vacuuming", "pw") as owner:
+        owner.autocommit = True
+        for statement in (
+            f"create table kept as {rows}",
+            f"create function make() returns void language plpgsql as $$begin create table proj_one.hidden as {rows}; end$$",
+            (
+                "create function slow(a int) returns int immutable language plpgsql as $$begin"
+                " if a = 1 and current_setting('test.slow', true) = 'on' then"
+                f" {'perform proj_one.make();' if hidden else ''} perform pg_sleep(5); end if; return a; end$$"
+            ),
+            "create index on kept (slow(a))",
+            "set test.slow = 'on'",
+        ):
+            owner.execute(statement.encode())
+        ((before,),) = run(server, measured)
+        at_work = pool.submit(owner.execute, "vacuum full kept")
+        asleep = "select 1 from pg_stat_activity where usename = 'lease_vacuuming' and wait_event = 'PgSleep'"
+        assert wait_until(lambda: run(server, asleep) != [] or at_work.done(), 20)
+        ((during,),) = run(server, measured)
+        at_work.result(timeout=60)
+        for table in ("kept", *(["hidden"] if hidden else [])):
+            owner.execute(f"drop table {table} cascade".encode())
+        owner.execute("drop function make(), slow(int)")
+    assert (during > before + 4_000_000) is hidden, (before, during)
+    revoke(server, "lease_vacuuming")
+
+
 def test_what_the_guard_did_is_bounded(server: LocalPostgres) -> None:
     run(server, "insert into data_plane.guard_actions (what) select 'x' from generate_series(1, 10100)")
     run(server, "select data_plane.enforce_limits()")
