@@ -7,8 +7,9 @@ import psycopg
 import pulumi
 from psycopg import sql
 from psycopg.types.json import Jsonb
-from pulumi.dynamic import ReadResult, Resource
+from pulumi.dynamic import ReadResult
 
+from components.database_resource import DatabaseResource
 from components.dynamic import ApplyingProvider
 from components.platform import DatabaseConnection
 from data_plane.clients.postgres import CONNECTION, connect, connection_of, explain
@@ -103,7 +104,7 @@ def _warn(lines: list[str] | None) -> None:
         pulumi.log.warn(line)
 
 
-class TenantPrivilegeDrift(Resource, module="tenant", name="TenantPrivilegeDrift"):
+class TenantPrivilegeDrift(DatabaseResource, module="tenant", name="TenantPrivilegeDrift"):
     """Detects privilege drift in tenant schemas, and reverts or reports it.
 
     Reverted are undeclared grants on tenants' schemas and roles and undeclared settings of their roles; objects that
@@ -131,13 +132,11 @@ class TenantPrivilegeDrift(Resource, module="tenant", name="TenantPrivilegeDrift
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
-            **database.properties(),
             "tenants": sorted(role_settings),
             "role_settings": dict(role_settings),
             "auto_remediate": None,
             "needs_review": None,
         }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(_Provider(), name, database, props, opts)
         self.auto_remediate.apply(_warn)
         self.needs_review.apply(_warn)

@@ -5,8 +5,9 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import ReadResult, Resource
+from pulumi.dynamic import ReadResult
 
+from components.database_resource import DatabaseResource
 from components.dynamic import ApplyingProvider
 from components.platform import DatabaseConnection
 from data_plane.clients.postgres import CONNECTION, connect, connection_of, in_transaction
@@ -55,7 +56,7 @@ class _Provider(ApplyingProvider):
         return {**connection_of(props), "logins": props["logins"]}
 
 
-class ApiLogins(Resource, module="central", name="ApiLogins"):
+class ApiLogins(DatabaseResource, module="central", name="ApiLogins"):
     """Creates the logins, and disables those that are no longer declared.
 
     They are made without a password. Central makes them, because it gives them their passwords before it starts the
@@ -77,6 +78,5 @@ class ApiLogins(Resource, module="central", name="ApiLogins"):
         logins: Iterable[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "logins": sorted(logins)}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"logins": sorted(logins)}
+        super().__init__(_Provider(), name, database, props, opts)

@@ -313,21 +313,7 @@ begin
         ) as r (relation, name, kind, command, roles, using_rule, check_rule)
         where pg_catalog.to_regclass('realtime.' || r.relation) is not null
     loop
-        continue when exists (
-            select from pg_catalog.pg_policy p
-            where p.polrelid = pg_catalog.to_regclass('realtime.' || rule.relation)
-                and p.polname = 'data_plane: ' || rule.name
-                and pg_catalog.obj_description(p.oid, 'pg_policy') = pg_catalog.md5(rule::text)
-        );
-        execute pg_catalog.format('drop policy if exists %I on realtime.%I', 'data_plane: ' || rule.name, rule.relation);
-        execute pg_catalog.format(
-            'create policy %I on realtime.%I as %s for %s to %s %s %s',
-            'data_plane: ' || rule.name, rule.relation, rule.kind, rule.command, rule.roles,
-            case when rule.using_rule is not null then 'using (' || rule.using_rule || ')' end,
-            case when rule.check_rule is not null then 'with check (' || rule.check_rule || ')' end);
-        execute pg_catalog.format(
-            'comment on policy %I on realtime.%I is %L',
-            'data_plane: ' || rule.name, rule.relation, pg_catalog.md5(rule::text));
+        perform data_plane.keep_policy('realtime', rule);
     end loop;
 end
 $$;

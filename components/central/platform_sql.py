@@ -5,9 +5,10 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import ReadResult, Resource
+from pulumi.dynamic import ReadResult
 
 from components.central.files import platform_sql
+from components.database_resource import DatabaseResource
 from components.dynamic import ApplyingProvider
 from components.platform import DatabaseConnection
 from data_plane.clients.platform_sql import applied_sha256, apply_platform_sql, changed_by_hand, sha256_of
@@ -68,7 +69,7 @@ def _warn(lines: list[str] | None) -> None:
         pulumi.log.warn(f"in PostgreSQL, {line}")
 
 
-class PlatformSql(Resource, module="central", name="PlatformSql"):
+class PlatformSql(DatabaseResource, module="central", name="PlatformSql"):
     """Applies ``platform.sql`` in one transaction, again whenever the file or the database changes.
 
     It records the file's checksum in the comment of the schema ``data_plane``, so that a restored or replaced database
@@ -100,7 +101,6 @@ class PlatformSql(Resource, module="central", name="PlatformSql"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         text = platform_sql(email_autoconfirm=email_autoconfirm)
-        props = {**database.properties(), "sql": text, "checksum": None, "changed_by_hand": None}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"sql": text, "checksum": None, "changed_by_hand": None}
+        super().__init__(_Provider(), name, database, props, opts)
         self.changed_by_hand.apply(_warn)

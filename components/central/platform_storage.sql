@@ -98,6 +98,33 @@ begin
 end
 $$;
 
+-- A policy of the platform's on a table of a service's. Made anew only when it is not what it should be: that locks out
+-- everybody who is using the table. The rule has a relation, name, kind, command, roles, using_rule and check_rule.
+create or replace function data_plane.keep_policy(of_schema text, rule record) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    called constant text := 'data_plane: ' || rule.name;
+    checksum constant text := pg_catalog.md5(rule::text);
+begin
+    if exists (
+        select from pg_catalog.pg_policy p
+        where p.polrelid = pg_catalog.to_regclass(of_schema || '.' || rule.relation)
+            and p.polname = called and pg_catalog.obj_description(p.oid, 'pg_policy') = checksum
+    ) then
+        return;
+    end if;
+    execute pg_catalog.format('drop policy if exists %I on %I.%I', called, of_schema, rule.relation);
+    execute pg_catalog.format(
+        'create policy %I on %I.%I as %s for %s to %s %s %s',
+        called, of_schema, rule.relation, rule.kind, rule.command, rule.roles,
+        case when rule.using_rule is not null then 'using (' || rule.using_rule || ')' end,
+        case when rule.check_rule is not null then 'with check (' || rule.check_rule || ')' end);
+    execute pg_catalog.format('comment on policy %I on %I.%I is %L', called, of_schema, rule.relation, checksum);
+end
+$$;
+
 -- The rules. They call no function of the platform's, which the roles that are held to them may not use.
 create or replace function data_plane.secure_storage() returns void
 language plpgsql
@@ -228,22 +255,7 @@ begin
             and a.attname = case c.relname when 'buckets' then 'id' else 'bucket_id' end
             and a.atttypid = 'pg_catalog.text'::pg_catalog.regtype
     loop
-        -- Made anew only when it is not what it should be: that locks out everybody who is using Storage.
-        continue when exists (
-            select from pg_catalog.pg_policy p
-            where p.polrelid = pg_catalog.to_regclass('storage.' || rule.relation)
-                and p.polname = 'data_plane: ' || rule.name
-                and pg_catalog.obj_description(p.oid, 'pg_policy') = pg_catalog.md5(rule::text)
-        );
-        execute pg_catalog.format('drop policy if exists %I on storage.%I', 'data_plane: ' || rule.name, rule.relation);
-        execute pg_catalog.format(
-            'create policy %I on storage.%I as %s for %s to %s %s %s',
-            'data_plane: ' || rule.name, rule.relation, rule.kind, rule.command, rule.roles,
-            case when rule.using_rule is not null then 'using (' || rule.using_rule || ')' end,
-            case when rule.check_rule is not null then 'with check (' || rule.check_rule || ')' end);
-        execute pg_catalog.format(
-            'comment on policy %I on storage.%I is %L',
-            'data_plane: ' || rule.name, rule.relation, pg_catalog.md5(rule::text));
+        perform data_plane.keep_policy('storage', rule);
     end loop;
 end
 $$;

@@ -13,8 +13,9 @@ import psycopg
 import pulumi
 import requests
 from psycopg.types.json import Jsonb
-from pulumi.dynamic import ReadResult, Resource
+from pulumi.dynamic import ReadResult
 
+from components.database_resource import DatabaseResource
 from components.dynamic import ApplyingProvider
 from components.platform import DatabaseConnection
 from data_plane.clients import openbao
@@ -94,7 +95,7 @@ def _described(props: dict[str, Any]) -> dict[str, Any]:
     return {**connection_of(props), "address": props["address"], "extra": props.get("extra")}
 
 
-class VerifyingKeys(Resource, module="central", name="VerifyingKeys"):
+class VerifyingKeys(DatabaseResource, module="central", name="VerifyingKeys"):
     """Publishes OpenBao's JWKS into the database, at every run in which it is not what is published already.
 
     Args:
@@ -118,6 +119,5 @@ class VerifyingKeys(Resource, module="central", name="VerifyingKeys"):
         extra: pulumi.Input[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "address": address, "extra": extra, "published": None}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"address": address, "extra": extra, "published": None}
+        super().__init__(_Provider(), name, database, props, opts)

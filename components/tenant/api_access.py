@@ -5,8 +5,8 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 
@@ -31,7 +31,7 @@ class _Provider(TableRowProvider):
         self.forget(props)
 
 
-class TenantApiAccess(Resource, module="tenant", name="TenantApiAccess"):
+class TenantApiAccess(DatabaseResource, module="tenant", name="TenantApiAccess"):
     """Lets only one PostgREST, and Storage, assume a tenant's API roles; PostgREST serves its schema.
 
     Memberships and grants that are there and not declared are taken away, with every engine: an engine that only adds
@@ -57,6 +57,5 @@ class TenantApiAccess(Resource, module="tenant", name="TenantApiAccess"):
         storage: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "tenant": tenant, "login": login, "storage": storage}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"tenant": tenant, "login": login, "storage": storage}
+        super().__init__(_Provider(), name, database, props, opts)

@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pulumi
 from psycopg import sql
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 
@@ -33,7 +33,7 @@ class _Provider(TableRowProvider):
         self.write(props, query, [props["tenant"]])
 
 
-class TenantSchemas(Resource, module="tenant", name="TenantSchemas"):
+class TenantSchemas(DatabaseResource, module="tenant", name="TenantSchemas"):
     """Makes the declared schemas, owned like the first one, and serves those that are to be served.
 
     A project's owner makes others with ``data_plane_api.create_schema``. None of either is ever dropped here. What the
@@ -62,11 +62,9 @@ class TenantSchemas(Resource, module="tenant", name="TenantSchemas"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
-            **database.properties(),
             "tenant": tenant,
             "declared": list(declared),
             "exposed": list(exposed),
             "attached": attached,
         }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(_Provider(), name, database, props, opts)

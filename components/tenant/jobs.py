@@ -4,8 +4,8 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 
@@ -24,7 +24,7 @@ class _Provider(TableRowProvider):
         self.forget(props)
 
 
-class TenantJobs(Resource, module="tenant", name="TenantJobs"):
+class TenantJobs(DatabaseResource, module="tenant", name="TenantJobs"):
     """Lets a tenant have jobs. Detached, those that it has are kept and do not run, and one under way ends.
 
     Args:
@@ -45,6 +45,5 @@ class TenantJobs(Resource, module="tenant", name="TenantJobs"):
         attached: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "tenant": tenant, "attached": attached}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"tenant": tenant, "attached": attached}
+        super().__init__(_Provider(), name, database, props, opts)

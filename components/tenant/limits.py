@@ -4,8 +4,8 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 from data_plane.model.projects import Limits
@@ -37,7 +37,7 @@ class _Provider(TableRowProvider):
         """Nothing: the tenant's data outlives the stack, and its limits with it."""
 
 
-class TenantLimits(Resource, module="tenant", name="TenantLimits"):
+class TenantLimits(DatabaseResource, module="tenant", name="TenantLimits"):
     """The limits of a tenant, in force from the guard's next run.
 
     Args:
@@ -59,6 +59,5 @@ class TenantLimits(Resource, module="tenant", name="TenantLimits"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         values = {column: getattr(limits, column) for column in _Provider.columns}
-        props = {**database.properties(), "tenant": tenant, **values}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"tenant": tenant, **values}
+        super().__init__(_Provider(), name, database, props, opts)

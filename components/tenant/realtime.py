@@ -9,8 +9,9 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import ReadResult, Resource
+from pulumi.dynamic import ReadResult
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowError, TableRowProvider
 from data_plane.clients import openbao
@@ -106,7 +107,7 @@ def _key(props: dict[str, Any]) -> str | None:
     return values.get(_KEY)
 
 
-class TenantRealtime(Resource, module="tenant", name="TenantRealtime"):
+class TenantRealtime(DatabaseResource, module="tenant", name="TenantRealtime"):
     """The Realtime tenant of a project, by the name of its schema, and its login.
 
     The login's password is made here, and kept nowhere but in Realtime's table, sealed with Realtime's key; a new one
@@ -139,7 +140,6 @@ class TenantRealtime(Resource, module="tenant", name="TenantRealtime"):
     ) -> None:
         declared = {column: getattr(settings, column) for column in _Provider.columns if column != "attached"}
         props = {
-            **database.properties(),
             "address": address,
             "tenant": tenant,
             "attached": attached,
@@ -147,5 +147,4 @@ class TenantRealtime(Resource, module="tenant", name="TenantRealtime"):
             "topics": settings.topics.value,
             "sealed": None,
         }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(_Provider(), name, database, props, opts)

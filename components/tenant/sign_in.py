@@ -3,8 +3,8 @@
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 from data_plane.model.projects import SignUp
@@ -21,7 +21,7 @@ class _Provider(TableRowProvider):
         self.forget(props)
 
 
-class TenantSignIn(Resource, module="tenant", name="TenantSignIn"):
+class TenantSignIn(DatabaseResource, module="tenant", name="TenantSignIn"):
     """Lets Auth issue tokens for a tenant to its members (``data_plane.access_token_hook``).
 
     Args:
@@ -42,6 +42,5 @@ class TenantSignIn(Resource, module="tenant", name="TenantSignIn"):
         sign_up: SignUp,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "tenant": tenant, "sign_up": sign_up.value}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"tenant": tenant, "sign_up": sign_up.value}
+        super().__init__(_Provider(), name, database, props, opts)

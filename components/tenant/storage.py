@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import psycopg
 import pulumi
 from psycopg import sql
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 from data_plane.clients.postgres import in_transaction
@@ -68,7 +68,7 @@ def bucket_id(tenant: str, bucket: str = "") -> str:
     return f"{tenant}.{bucket}" if bucket else tenant
 
 
-class TenantBucket(Resource, module="tenant", name="TenantBucket"):
+class TenantBucket(DatabaseResource, module="tenant", name="TenantBucket"):
     """A bucket that a project's file declares; never deleted.
 
     Where Storage has not made its tables yet, the bucket is recorded, and made once they are there.
@@ -97,7 +97,6 @@ class TenantBucket(Resource, module="tenant", name="TenantBucket"):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         props = {
-            **database.properties(),
             "tenant": tenant,
             "bucket": bucket,
             "origin": "file",
@@ -105,5 +104,4 @@ class TenantBucket(Resource, module="tenant", name="TenantBucket"):
             "file_size_limit": settings.file_size_limit,
             "allowed_mime_types": settings.allowed_mime_types,
         }
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        super().__init__(_Provider(), name, database, props, opts)

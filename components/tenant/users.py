@@ -5,8 +5,8 @@ from typing import Any
 
 import psycopg
 import pulumi
-from pulumi.dynamic import Resource
 
+from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowProvider
 
@@ -31,7 +31,7 @@ class _Provider(TableRowProvider):
         """Nothing: the table is the tenant's data, which outlives the stack."""
 
 
-class TenantUsers(Resource, module="tenant", name="TenantUsers"):
+class TenantUsers(DatabaseResource, module="tenant", name="TenantUsers"):
     """The table ``proj_x$auth.users``, which the tenant's objects may refer to and have triggers on.
 
     Args:
@@ -53,6 +53,5 @@ class TenantUsers(Resource, module="tenant", name="TenantUsers"):
         attached: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        props = {**database.properties(), "tenant": tenant, "attached": attached}
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["password"])
-        super().__init__(_Provider(), name, props, pulumi.ResourceOptions.merge(opts, secret))
+        props = {"tenant": tenant, "attached": attached}
+        super().__init__(_Provider(), name, database, props, opts)

@@ -408,7 +408,7 @@ def test_a_token_for_a_project_does_what_a_front_end_needs(method: str, path: st
 )
 @pytest.mark.parametrize("sent", [OF_PROJECT, ONCE_OF_PROJECT])
 def test_auth_acts_for_nobody_by_a_token_for_a_project(path: str, sent: tuple[tuple[str, str], ...]) -> None:
-    """With the grant `id_token` and `link_identity`, Auth would link whoever's identity to the token's user."""
+    """With the grant `id_token` and `link_identity`, Auth would link anybody's identity to the token's user."""
     body = '{"id_token": "t", "provider": "google", "Link_Identity": true}'
     assert KONG.send(Request("POST", f"/auth/v1/{path}", sent, body=body)).header("authorization") == AS_ANON
     assert KONG.send(Request("POST", f"/auth/v1/{path}", OF_NONE, body=body)).header("authorization") == OF_NONE[1][1]
