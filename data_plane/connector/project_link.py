@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_plane.connector.whole_file import write_whole
 from data_plane.errors import LinkError
 from data_plane.model.naming import SLUG_PATTERN
 from data_plane.state_dir import CHECKOUT, ENVIRONMENT
@@ -94,12 +95,9 @@ def write_link(
     if link.path.is_symlink() or (link.path.exists() and not link.path.is_file()):
         raise LinkError(f"{link.path} is not a regular file: remove it")
     lines = [f"{key} = {json.dumps(found[key])}\n" for key in _KEYS]
-    draft = link.path.with_name(f"{LINK_FILE}.{os.getpid()}")
     try:
-        draft.write_text(_HEADER + "".join(lines), encoding="utf-8")
-        draft.replace(link.path)
+        write_whole(link.path, _HEADER + "".join(lines))
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise LinkError(f"{link.path} cannot be written: {error.strerror}") from error
     return link
 

@@ -5,17 +5,15 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from threading import get_ident
 
 from pulumi import automation
 
 from data_plane.engine.command import Command, errors_in
+from data_plane.engine.python_program import write_python_program
 from data_plane.errors import EngineError
-from data_plane.state_dir import CHECKOUT
 
 __all__ = ["missing_plugins", "refuse_missing", "write_dynamic_plugin", "write_policy_pack"]
 
@@ -59,23 +57,11 @@ def refuse_missing(missing: Mapping[str, str]) -> None:
 
 def write_dynamic_plugin(folder: Path) -> None:
     """Makes the plugin of dynamic resources: the official one needs an environment that a stack's settings name."""
-    _script(folder / "pulumi-resource-pulumi-python", "-m", "pulumi.dynamic", last='"$@"')
+    write_python_program(folder / "pulumi-resource-pulumi-python", "-m", "pulumi.dynamic")
 
 
 def write_policy_pack(pack: Path, folder: Path) -> Path:
     """Makes a program that serves a policy pack with this Python, as ``--policy-pack`` takes it."""
     key = hashlib.sha256(bytes(pack)).hexdigest()[:16]
-    return _script(folder / f"policy-pack-{key}", "-m", "pulumi.policy", last=f'"$1" {shlex.quote(str(pack))}')
-
-
-def _script(file: Path, *arguments: str, last: str) -> Path:
-    command = shlex.join([sys.executable, "-u", *arguments])
-    path = f'PYTHONPATH={shlex.quote(str(CHECKOUT))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    text = f"#!/bin/sh\nexport {path}\nexec {command} {last}\n"
-    if not file.is_file() or file.read_text(encoding="utf-8") != text:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = file.with_name(f".{file.name}.{os.getpid()}.{get_ident()}")
-        draft.write_text(text, encoding="utf-8")
-        draft.chmod(0o700)
-        draft.replace(file)
-    return file
+    program = folder / f"policy-pack-{key}"
+    return write_python_program(program, "-m", "pulumi.policy", last=f'"$1" {shlex.quote(str(pack))}')

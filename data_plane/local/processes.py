@@ -56,7 +56,7 @@ def free_port(besides: Collection[int] = ()) -> int:
     Raises:
         ServerError: if there is none.
     """
-    candidates = (secrets.choice(_PORTS) for _ in range(_PORT_TRIES))  # whoever has seeded `random` as others have
+    candidates = (secrets.choice(_PORTS) for _ in range(_PORT_TRIES))  # not `random`: tests seed it alike
     for port in candidates:
         if port not in besides and is_free(port):
             return port

@@ -69,7 +69,6 @@ def connections_taken(behind: Behind, *, even_reserved: bool) -> Iterator[None]:
         # A place is free again some time after its session was closed here.
         assert wait_until(lambda: all_given_back(behind), 60)
         with when_ready(servers.postgres.connect) as admin:
-            admin.execute("select pg_terminate_backend(pid, 60000) from pg_stat_activity where usename = 'greedy'")
             admin.execute("drop role greedy")
 
 
