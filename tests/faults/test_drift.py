@@ -204,7 +204,7 @@ def test_what_is_not_the_platforms_is_named_until_somebody_takes_it_away(drift: 
 
 
 def test_a_schema_in_a_superusers_hands_holds_up_nobody_else(drift: Drift) -> None:
-    """The refusal of foreign grantees is for tenants; it once refused every GRANT of whoever would put this right."""
+    """The refusal of foreign grantees is for tenants; it once refused every GRANT that would have repaired this."""
     with drift.plane.admin() as admin:
         admin.execute("alter schema proj_alpha owner to supabase_admin")
         admin.execute("grant usage on schema public to anon")

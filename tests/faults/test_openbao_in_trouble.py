@@ -36,7 +36,7 @@ def test_killed_in_the_middle_and_started_again_nothing_is_lost(behind: Behind) 
     def kill() -> None:
         process = psutil.Process(int(servers.home.read_json("openbao.json")["pid"]))
         process.kill()
-        process.wait(60)  # whoever reaps it: any new process of this one may
+        process.wait(60)  # starting another process may have reaped it
 
     message = behind.refusal(EARLY, kill)
     assert "OpenBao at http://127.0.0.1" in message

@@ -399,7 +399,7 @@ def test_a_service_account_that_is_taken_out_of_the_file_loses_its_access(stack:
     assert LeaseClient(sign_in()).issue(binding, AccessLevel.ANON)
 
 
-# What is there, and what is not, for whoever looks from outside
+# What can be reached from outside, and what cannot
 
 
 def test_nothing_but_the_ingress_leads_in(stack: Stack) -> None:

@@ -291,7 +291,7 @@ def is_refused(sender: psycopg.Connection[tuple[object, ...]], number: int) -> b
 
 
 def test_who_locks_what_is_no_tenants_is_ended(server: LocalPostgres) -> None:
-    """Whoever may change a row may lock the table, and row-level security is not asked."""
+    """A role that may change a row may lock the table; row-level security is not asked."""
     issue(server, "lease_locker", "proj_one_anon")
     issue(server, "lease_waiter", "proj_one_anon")
     issue(server, "lease_maker", "proj_one_owner")

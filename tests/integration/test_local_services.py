@@ -109,7 +109,7 @@ def get(url: str, path: str, key: str | None = None, **headers: str) -> requests
 
 
 def runs(process: psutil.Process) -> bool:
-    """Whether it has not ended; whoever has to take note of its end may be late."""
+    """Whether it has not ended. A process that ended and is not reaped yet does not count."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

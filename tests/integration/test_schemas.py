@@ -714,7 +714,7 @@ def test_a_dropped_project_leaves_nothing_and_takes_nothing_of_anothers(server: 
     for level in ("owner", "anon", "authenticated", "service_role"):
         run(server, f"create role proj_gone_{level} nologin")
     run(server, "create schema proj_gone authorization proj_gone_owner")
-    run(server, "create schema proj_gone_too authorization proj_gone_owner")  # another's name, whoever owns it
+    run(server, "create schema proj_gone_too authorization proj_gone_owner")  # another project's name, under any owner
     run(server, "select data_plane.make_schema('proj_gone', 'private')")
     run(server, "insert into data_plane.user_tables values ('proj_gone', true)")
     run(server, "select data_plane.provide_users('proj_gone'), data_plane.provide_jobs('proj_gone')")

@@ -351,7 +351,7 @@ def test_a_backlog_that_nobody_works_off_becomes_a_comparison(server: LocalPostg
 
 
 def test_a_long_profile_is_read_when_it_is_delivered(server: LocalPostgres, tmp_path: Path) -> None:
-    """Whoever signs up writes what he likes there: it is not kept for each change and each project."""
+    """A user chooses what it says and how long it is: it is not kept for each change and each project."""
     user = sign_up(server, ONE)
     noise = "select string_agg(md5(i::text), '') from generate_series(1, 2000) i"
     for _ in range(5):

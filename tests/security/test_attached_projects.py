@@ -205,7 +205,7 @@ def test_a_job_that_is_being_changed_does_not_stop_the_guard(server: LocalPostgr
 def test_a_login_of_a_project_lets_nobody_become_the_project(
     server: LocalPostgres, kind: str, member: str, role: str
 ) -> None:
-    """Whoever has left it, neither; a login that lets in whoever it likes would be the way."""
+    """Nor may a user who has left it: a login that may choose its members would be the way."""
     login = f"{ONE}${kind}"
     with delivery_session(server, ONE) if kind == "relay" else job_session(server) as session:
         session.execute(f'set role "{login if role == "itself" else role}"'.encode())
