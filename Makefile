@@ -6,8 +6,9 @@ BIN    := .venv/bin
 STAMP  := .venv/.installed
 DEV    := .venv/.installed-dev
 
-# What the shell has for Python says nothing of what is imported here.
-unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP
+# What the shell has for Python says nothing of what is imported here; nor keeps it what is imported from being compiled
+# once: images of Python set that variable, and every process would compile all of it again.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-dev install uninstall engine up preview down reset test check lint bench docs format lock
 
