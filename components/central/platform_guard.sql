@@ -506,7 +506,7 @@ begin
             insert into data_plane.guard_actions (tenant, what, value, bound)
             select pg_catalog.substring(line, '^role "?(proj_[a-z0-9_]+)(?:_(?:owner|service_role|authenticated|anon)|[$][a-z]+)[" ]'),
                 'role settings', pg_catalog.left(pg_catalog.string_agg(line, '; '), 500), 'as declared'
-            from data_plane.restore_role_settings() as line
+            from data_plane.restore_role_settings('30 s') as line
             group by 1;
         exception when others then
             raise warning 'guard: %', sqlerrm;

@@ -6,8 +6,23 @@
 -- pg_db_role_setting.setconfig, for all databases; nothing is declared for a single one.
 create table if not exists data_plane.role_settings (
     subject text primary key,
-    settings text[] not null
+    settings text[] not null,
+    declared_at timestamptz not null default pg_catalog.clock_timestamp()
 );
+alter table data_plane.role_settings
+    add column if not exists declared_at timestamptz not null default pg_catalog.clock_timestamp();
+
+create or replace function data_plane.note_declaration() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.declared_at := pg_catalog.clock_timestamp();
+    return new;
+end
+$$;
+create or replace trigger note_declaration before update on data_plane.role_settings
+    for each row when (old.settings is distinct from new.settings) execute function data_plane.note_declaration();
 
 -- Supabase's own, as they are when the platform is first applied, which is before there are tenants. (Before PostgreSQL
 -- 16 a lease can become anon.) To change one: `alter role …` and keep_role_settings(), in one transaction.
@@ -124,7 +139,10 @@ end
 $$;
 
 -- Makes them what is declared, and returns a line for each change. The guard runs this every few seconds, and `up`.
-create or replace function data_plane.restore_role_settings() returns setof text
+-- What was declared less than `leave` ago is left to the run that declared it: of two sessions that set the same role, one
+-- fails with "tuple concurrently updated".
+drop function if exists data_plane.restore_role_settings();  -- as it was before it left anything
+create or replace function data_plane.restore_role_settings(leave interval default '0') returns setof text
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '200ms'
@@ -136,7 +154,12 @@ declare
     done boolean := false;
 begin
     perform data_plane.end_role_changes('2 s');
-    for changed in select c.* from data_plane.changed_roles() c loop
+    for changed in
+        select c.* from data_plane.changed_roles() c
+        where not exists (
+            select from data_plane.role_settings s
+            where s.subject = coalesce(c.tenant, c.role_name) and s.declared_at > pg_catalog.clock_timestamp() - leave)
+    loop
         lines := array(
             select s.found from data_plane.changed_role_settings() s
             where s.role_name = changed.role_name and s.database_name is not distinct from changed.database_name);

@@ -55,8 +55,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 client._write_role(role, client._read_role(role))
         finally:
             client.close()
-        declared = json.dumps({NAMES.schema: role_settings(NAMES, Limits())})
-        run(made, "select data_plane.declare_role_settings(%s)", declared)
+        declare(made)
         run(made, "create role proj_one_authenticator login noinherit")
         yield made
 
@@ -65,6 +64,13 @@ def provider(server: LocalPostgres) -> PostgresqlProvider:
     made = PostgresqlProvider()
     made.connect(connection_properties(server))
     return made
+
+
+def declare(server: LocalPostgres) -> None:
+    """Declares the tenant's settings, as a run that is long over has."""
+    declared = json.dumps({NAMES.schema: role_settings(NAMES, Limits())})
+    run(server, "select data_plane.declare_role_settings(%s)", declared)
+    run(server, "update data_plane.role_settings set declared_at = now() - interval '1 min'")
 
 
 def declared_role(level: AccessLevel) -> dict[str, Any]:
@@ -101,9 +107,11 @@ def test_the_providers_settings_are_the_declared_ones(server: LocalPostgres) -> 
         client.close()
 
 
-def test_new_limits_are_given_to_the_roles_and_not_taken_back(server: LocalPostgres) -> None:
+def test_new_limits_are_left_to_the_run_and_set_where_it_was_broken_off(server: LocalPostgres) -> None:
     """The row of the limits is written first, the roles after it; the guard may run in between."""
+    of_anon = "select setconfig from pg_db_role_setting where setrole = 'proj_one_anon'::regrole"
     try:
+        before = run(server, of_anon)
         run(
             server,
             "insert into data_plane.limits (tenant, connections, leases, storage, statement_timeout, transaction_timeout,"
@@ -111,14 +119,28 @@ def test_new_limits_are_given_to_the_roles_and_not_taken_back(server: LocalPostg
         )
         run(server, "select data_plane.declare_limits_of_roles('proj_one')")
         run(server, "select data_plane.enforce_limits()")
-        settings = run(server, "select setconfig from pg_db_role_setting where setrole = 'proj_one_anon'::regrole")
-        assert "statement_timeout=77000" in settings[0][0]
-        assert "search_path=proj_one, extensions" in settings[0][0]
+        assert run(server, of_anon) == before
+        assert not run(server, "select from data_plane.guard_actions")
+        run(server, "update data_plane.role_settings set declared_at = declared_at - interval '30 s'")
+        run(server, "select data_plane.enforce_limits()")
+        settings = run(server, of_anon)[0][0]
+        assert "statement_timeout=77000" in settings
+        assert "search_path=proj_one, extensions" in settings
     finally:
-        declared = json.dumps({NAMES.schema: role_settings(NAMES, Limits())})
         run(server, "delete from data_plane.limits; delete from data_plane.guard_actions")
-        run(server, "select data_plane.declare_role_settings(%s)", declared)
+        declare(server)
         restore(server)
+
+
+def test_what_is_declared_again_without_a_change_gives_nobody_time(server: LocalPostgres) -> None:
+    times = "select subject, declared_at from data_plane.role_settings order by subject"
+    before = run(server, times)
+    run(
+        server,
+        "select data_plane.declare_role_settings(jsonb_build_object('proj_one', to_jsonb(settings)))"
+        " from data_plane.role_settings where subject = 'proj_one'",
+    )
+    assert run(server, times) == before
 
 
 def test_the_guard_writes_down_what_it_takes_back(server: LocalPostgres) -> None:
