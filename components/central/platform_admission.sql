@@ -386,6 +386,24 @@ create event trigger data_plane_admission on ddl_command_end
         'CREATE EXTENSION')
     execute function data_plane.admit_functions();
 
+-- Fails, naming them, where a project has functions that a PostgREST shared with others does not run.
+create or replace function data_plane.refuse_shared_api(of_tenant text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    refused text;
+begin
+    select pg_catalog.string_agg(pg_catalog.format('%s, line %s: %s', f.function, f.line, f.token), E'\n') into refused
+    from (select * from data_plane.refused_functions(of_tenant) limit 20) as f;
+    if refused is not null then
+        raise exception E'% cannot be served together with other projects, because of\n%', of_tenant, refused
+            using errcode = 'insufficient_privilege',
+                hint = 'Write these functions otherwise (docs/reference/migration-rules.md), or have `api: dedicated` in the project''s file.';
+    end if;
+end
+$$;
+
 -- Called before a tenant's roles are given to a login: refuses a shared one what it would have to run. Who has a
 -- PostgREST of its own, or none, may change its sessions as it likes.
 create or replace function data_plane.admit_tenant(of_tenant text) returns void
@@ -395,17 +413,10 @@ set standard_conforming_strings = on
 as $$
 declare
     level text;
-    refused text;
 begin
     perform from data_plane.api_access a where a.tenant = of_tenant for update;
     if data_plane.needs_admission(of_tenant) then
-        select pg_catalog.string_agg(pg_catalog.format('%s, line %s: %s', f.function, f.line, f.token), E'\n') into refused
-        from (select * from data_plane.refused_functions(of_tenant) limit 20) as f;
-        if refused is not null then
-            raise exception E'% cannot be served together with other projects, because of\n%', of_tenant, refused
-                using errcode = 'insufficient_privilege',
-                    hint = 'Write these functions otherwise (docs/reference/migration-rules.md), or have `api: dedicated` in the project''s file.';
-        end if;
+        perform data_plane.refuse_shared_api(of_tenant);
     end if;
     foreach level in array array['owner', 'service_role', 'authenticated', 'anon'] loop
         if pg_catalog.to_regrole(of_tenant || '_' || level) is null then

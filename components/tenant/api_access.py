@@ -1,16 +1,21 @@
 """Lets one PostgREST serve a tenant's schema, and it and Storage assume the tenant's API roles."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 import pulumi
+from pulumi.dynamic import DiffResult
 
 from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
-from components.tenant.table_row import TableRowProvider
+from components.tenant.table_row import TableRowError, TableRowProvider
+from data_plane.clients.postgres import DatabaseUnavailableError, connect, connection_of, explain
 
 __all__ = ["TenantApiAccess"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Provider(TableRowProvider):
@@ -19,6 +24,11 @@ class _Provider(TableRowProvider):
 
     def after_write(self, connection: psycopg.Connection[Any], tenant: str) -> None:
         connection.execute("select data_plane.apply_api_access(%s)", [tenant])
+
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        if news["login"] not in (None, olds.get("login"), f"{news['tenant']}_authenticator"):
+            _refuse_shared_api(olds, news["tenant"])
+        return super().diff(id_, olds, news)
 
     def read_row(self, connection: psycopg.Connection[Any], key: Mapping[str, str]) -> Mapping[str, Any] | None:
         row = connection.execute(
@@ -29,6 +39,20 @@ class _Provider(TableRowProvider):
     def delete(self, _id: str, props: dict[str, Any]) -> None:
         """No service may assume the roles any more."""
         self.forget(props)
+
+
+def _refuse_shared_api(known: dict[str, Any], tenant: str) -> None:
+    """Fails, in a preview already, where a shared PostgREST would not run what the project has.
+
+    What cannot be looked at now, the database refuses when it is applied.
+    """
+    try:
+        with connect(connection_of(known)) as connection:
+            connection.execute("select data_plane.refuse_shared_api(%s)", [tenant])
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise TableRowError(explain(error)) from error
+    except (psycopg.Error, DatabaseUnavailableError, KeyError) as error:
+        _LOG.debug("what %s has cannot be looked at before it is applied: %s", tenant, error)
 
 
 class TenantApiAccess(DatabaseResource, module="tenant", name="TenantApiAccess"):

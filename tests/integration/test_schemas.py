@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from components.tenant import api_access as api_access_module
+from components.tenant.table_row import TableRowError
 from data_plane.local.postgres import LocalPostgres
 from data_plane.model.service_logins import STUDIO_LOGIN
 from tests.support.platform_database import (
@@ -20,6 +22,7 @@ from tests.support.platform_database import (
     api_request,
     apply_platform,
     connect,
+    connection_properties,
     issue,
     run,
     running,
@@ -418,6 +421,16 @@ def test_a_function_of_a_further_schema_is_judged_like_the_others(server: LocalP
         run(server, "update data_plane.api_access set login = %s where tenant = %s", API_LOGIN, ONE)
     ((function, line, _),) = run(server, "select * from data_plane.refused_functions(%s)", ONE)
     assert (function, line) == (f'"{PRIVATE}".f()', 1)
+    # A preview of the way back says so.
+    before = {**connection_properties(server), "tenant": ONE, "login": f"{ONE}_authenticator", "storage": True}
+    now = {**before, "login": API_LOGIN}
+    diff = api_access_module._Provider().diff
+    with pytest.raises(TableRowError, match=r'cannot be served together.*\n"proj_one\$private".f\(\), line 1'):
+        diff("", before, now)
+    assert diff("", {**before, "port": 1}, now).changes  # what cannot be looked at is not refused
+    assert diff("", now, before).changes
+    assert diff("", {**before, "login": None}, before).changes
+    assert not diff("", now, now).changes
     with pytest.raises(errors.InsufficientPrivilege, match="cannot be served together"):
         run(server, "select data_plane.apply_api_access(%s)", ONE)
     declare(server, ["api"], ["api"])
