@@ -27,7 +27,7 @@ from data_plane.state_dir import ENVIRONMENT
 
 __all__ = ["ClientIdentity", "IdentityOptions", "project_of", "with_options"]
 
-_User = Annotated[str | None, typer.Option(help="Local data plane: who asks; else somebody who may.")]
+_User = Annotated[str | None, typer.Option(help="Local data plane: the person who asks; by default one who may.")]
 _Auth = Annotated[
     WorkloadMethod | None, typer.Option("--auth", help="Sign in as a workload of the project, by this method.")
 ]

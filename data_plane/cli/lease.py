@@ -35,10 +35,10 @@ from data_plane.state_dir import ENVIRONMENT
 __all__ = ["ViaOption", "app"]
 
 _Level = Annotated[
-    AccessLevel | None, typer.Option("--as", help="Access level; a workload has one that need not be said.")
+    AccessLevel | None, typer.Option("--as", help="Access level; by default the workload's own, with --auth.")
 ]
 ViaOption = Annotated[
-    Via | None, typer.Option(help="Which way DATABASE_URL goes; through the pooler by session where there is one.")
+    Via | None, typer.Option(help="Route of DATABASE_URL; by default the pooler's sessions, if there is a pooler.")
 ]
 
 
@@ -121,7 +121,7 @@ def run(
     project: ProjectOption = "",
     level: _Level = None,
     on_new_lease: Annotated[
-        OnNewLease, typer.Option(help="What the command gets to know of a new lease, beside the files.")
+        OnNewLease, typer.Option(help="How the command learns of a new lease, apart from its files.")
     ] = OnNewLease.NOTHING,
     via: ViaOption = None,
 ) -> None:
@@ -149,7 +149,7 @@ def psql(
     ] = None,
     project: ProjectOption = "",
     level: Annotated[
-        AccessLevel | None, typer.Option("--as", help="Access level; the owner's unless a workload asks.")
+        AccessLevel | None, typer.Option("--as", help="Access level; by default owner, or the workload's own.")
     ] = None,
     via: ViaOption = None,
 ) -> None:
@@ -223,7 +223,7 @@ def revoke(
         ),
     ] = None,
 ) -> None:
-    """Give leases back: their sessions end and their logins are dropped. Who may lease may give back."""
+    """Give leases back: their sessions end and their logins are dropped. Needs the same rights as taking them."""
     with messages():
         if bool(lease_ids) == bool(project):
             raise UsageError("name lease IDs, or a project with --project")

@@ -100,7 +100,7 @@ _MIGRATION = Group(
             "up": "Run the migrations that the schema does not have yet.",
             "status": "Show which migrations the schema has, and which are pending.",
             "new": "Make a file for the next migration.",
-            "diff": "Show as SQL what the schema has beyond its applied files, and lacks of them.",
+            "diff": "Show as SQL how the schema differs from its applied files.",
             "reset": "Drop everything in the project's schemas, then run all migrations and seed files.",
             "baseline": "Note every migration up to a version as applied, without running it.",
             "repair": "Correct the history of migrations.",

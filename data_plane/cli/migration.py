@@ -166,7 +166,7 @@ def seed(
 ) -> None:
     """Run the seed files: those of `db.seed.sql_paths` in config.toml, else seed.sql, each in one transaction.
 
-    Each is run once, as the Supabase CLI does: of one that has changed since, only that is noted.
+    Each runs once, as with the Supabase CLI: if a file has changed since, only its new checksum is noted.
     """
     with messages():
         files = seeds_of(folder)

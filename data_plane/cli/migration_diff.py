@@ -34,10 +34,10 @@ def diff(
     as_is: AsIsOption = False,
     leave_out: LeaveOutOption = None,
 ) -> None:
-    """Show as SQL what the schema has beyond its applied files, and lacks of them.
+    """Show as SQL how the schema differs from its applied files.
 
     The files run on a PostgreSQL of this machine that is deleted afterwards, and so do the statements, before they
-    are shown. The project's own database is read: catalogs alone.
+    are shown. Of the project's own database it reads only the catalogs.
     """
     with messages():
         files = files_of(folder)

@@ -29,12 +29,12 @@ AsIsOption = Annotated[
     typer.Option(
         "--as-is/--rewrite",
         envvar="DATA_PLANE_AS_IS",
-        help="Rewrite nothing to the project's own schemas and roles. (--rewrite, the default, does.)",
+        help="Run files as they are, or rewritten for the project's schemas and roles (the default).",
     ),
 ]
 LeaveOutOption = Annotated[
     list[Rule] | None,
-    typer.Option("--leave-out", help="Do not run what reaches over this boundary; may be given several times."),
+    typer.Option("--leave-out", help="Leave out statements that break this rule; may be given several times."),
 ]
 
 

@@ -26,7 +26,7 @@ __all__ = ["app"]
 
 _Project = Annotated[str, typer.Argument(metavar="SLUG", help="The project.", autocompletion=complete_project)]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")]
-_Actor = Annotated[str | None, typer.Option("--actor", help="Who asks, for the audit log; by default who runs this.")]
+_Actor = Annotated[str | None, typer.Option("--actor", help="Name for the audit log; by default the current user.")]
 
 
 app = typer.Typer()

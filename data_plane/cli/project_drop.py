@@ -30,7 +30,7 @@ def drop(
         str | None, typer.Option("--confirm", metavar="SLUG", help="Its name again, instead of the question.")
     ] = None,
     actor: Annotated[
-        str | None, typer.Option("--actor", help="Who asks, for the audit log; by default who runs this.")
+        str | None, typer.Option("--actor", help="Name for the audit log; by default the current user.")
     ] = None,
     environment: EnvironmentOption = ENVIRONMENT,
 ) -> None:

@@ -50,8 +50,8 @@ def secret_id(
 ) -> None:
     """Make a secret-ID for a workload that signs in by AppRole; prints a token that can be exchanged for it once.
 
-    Takes an operator's token. The workload signs in with `--auth approle --wrapped`. Where unwrapping is refused,
-    somebody else has done it.
+    Takes an operator's token. The workload signs in with `--auth approle --wrapped`. If unwrapping is refused,
+    somebody else has used the token.
     """
     with messages():
         try:

@@ -177,8 +177,8 @@ class SupabaseExecutor:
             file.write()
         except OSError as error:
             raise ActionError(
-                f"stack {run.stack} has it, but {file.path} cannot be written: {error.strerror}. "
-                "Make it writable and run the same action again; the next `up` without it takes it back.",
+                f"stack {run.stack} has the change, but {file.path} cannot be written: {error.strerror}. "
+                "Make it writable and run the same action again; otherwise the next `up` reverts the change.",
                 run.changes,
             ) from error
 

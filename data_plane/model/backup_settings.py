@@ -65,7 +65,7 @@ class PhysicalBackupSettings(StrictModel):
     schedule: _Schedule = "15 1 * * *"
     """Of base backups; the write-ahead log is shipped all the time."""
     retain_days: _Days = 14
-    """Days to whose every moment the server can be restored."""
+    """For how many past days the server can be restored to any moment."""
     retain_minimum: Annotated[int, Field(ge=1, le=100)] = 2
     """Base backups that are kept however old they are. (CloudNativePG's plugin always keeps one.)"""
     archive_timeout: Duration = 60

@@ -258,11 +258,11 @@ class AuthSettings(StrictModel):
     email_signup: bool = True
     """Whether users can sign up by email."""
     email_autoconfirm: bool = False
-    """Takes every address for its user's, which nobody has to show. Projects then invite users by ID alone."""
+    """Whether every email address counts as confirmed. Projects then invite users by ID alone."""
     phone_signup: bool = False
     """Whether users can sign up by phone."""
     phone_autoconfirm: bool = False
-    """Takes every phone number for its user's."""
+    """Whether every phone number counts as confirmed."""
     anonymous_users: bool = False
     """Whether users can sign in without an account."""
     smtp: SmtpSettings | None = None
@@ -399,7 +399,7 @@ class StudioSettings(StrictModel):
 
 
 class FunctionsSettings(StrictModel):
-    """``kubernetes.functions``: Edge Functions, off unless asked for: what runs there is no tenant's."""
+    """``kubernetes.functions``: Edge Functions, off by default: they are the platform's, not a tenant's."""
 
     enabled: bool = False
     """Whether to run the edge runtime."""
@@ -494,7 +494,7 @@ class ClusterSettings(StrictModel):
     """Of the kubeconfig; the current one unless given."""
     render_to: Annotated[str, Field(min_length=1)] | None = None
     """Writes manifests into this folder instead of talking to a cluster: relative to the folder of local data
-    (``DATA_PLANE_HOME``) in a local_env, to the checkout in a deployed environment."""
+    (``DATA_PLANE_HOME``) in a local environment, to the checkout in a deployed environment."""
     namespace: _Name = "supabase"
     """Of the services; PostgreSQL's is ``<namespace>-data``, Vector's ``<namespace>-logs``."""
     registry: _Registry | None = None

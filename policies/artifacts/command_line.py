@@ -43,9 +43,7 @@ def check(
     ] = None,
     changed: Annotated[
         bool,
-        typer.Option(
-            "--changed", help="The paths are whatever has changed: those that are not checked may be among them."
-        ),
+        typer.Option("--changed", help="The paths are changed files: ignore those of a kind that is not checked."),
     ] = False,
 ) -> None:
     """Look for databases that a project would bring along, in compose files, Dockerfiles, manifests and charts.

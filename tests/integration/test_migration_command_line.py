@@ -275,7 +275,7 @@ def test_reset_drops_nothing_outside_of_the_project(repository: Repository) -> N
         finally:
             with repository.plane.admin() as admin:
                 admin.execute(f"drop {dropped}".encode())
-        assert "outside of the project something depends on it and would go too: " in done.stderr
+        assert "objects outside of the project depend on it and would be dropped, too: " in done.stderr
         assert message in done.stderr
         assert repository.tables() == ["t"]
 

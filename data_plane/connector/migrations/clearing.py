@@ -138,7 +138,7 @@ def clear(connection: psycopg.Connection[Any], names: TenantNames, history: Hist
         outside = connection.execute(_OUTSIDE, {"schemas": contents.schemas}).fetchall()
         if outside:
             shown = ", ".join(what for (what,) in outside[:_SHOWN])
-            raise MigrationError(f"outside of the project something depends on it and would go too: {shown}")
+            raise MigrationError(f"objects outside of the project depend on it and would be dropped, too: {shown}")
         for kind, identity in contents.objects:
             keyword = _KEYWORDS.get(kind, kind)
             connection.execute(sql.SQL("drop {} if exists {} cascade").format(sql.SQL(keyword), sql.SQL(identity)))

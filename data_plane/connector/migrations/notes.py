@@ -160,8 +160,8 @@ def _move(connection: psycopg.Connection[Any], inside: Notes, beside: Notes) -> 
             continue
         if connection.execute(sql.SQL("select from {} limit 1").format(old)).fetchone() is not None:
             raise MigrationError(
-                f"there are two histories: {new.as_string(connection)}, and {old.as_string(connection)}, in which an "
-                "earlier version of this program has noted what it ran since. Bring every checkout up to date, note "
-                "with `dataplane migration repair` what is missing in the former, and drop the latter"
+                f"there are two histories: {new.as_string(connection)}, and {old.as_string(connection)}, which an "
+                "earlier version of this program has kept since. Bring every checkout up to date, note with "
+                "`dataplane migration repair` what the first history lacks, and drop the second"
             )
         connection.execute(sql.SQL("drop table {}").format(old))
