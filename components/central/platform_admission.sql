@@ -390,6 +390,7 @@ create event trigger data_plane_admission on ddl_command_end
 create or replace function data_plane.refuse_shared_api(of_tenant text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     refused text;
