@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,9 @@ class PulumiEngine(Engine):
     ) -> Iterator[tuple[automation.Stack, EventLog]]:
         """The stack, ready for an operation, and what collects the events of that; its errors become messages."""
         with self._stack(stack, config) as selected:
-            log = EventLog(stack, preview=preview, on_step=on_step, remarks=self._after_killed_run(selected))
+            log = EventLog(stack, preview=preview, on_step=on_step)
             with _failures(stack, log):
+                log.remark(self._after_killed_run(selected))
                 yield selected, log
 
     def outputs(self, stack: str) -> dict[str, Any]:
@@ -257,16 +259,17 @@ class PulumiEngine(Engine):
         project["main"] = str(self._root)
         settings = _yaml(stack_file(self._root, stack)) if has_settings(self._root, stack) else {"config": {}}
         file = folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
-        before = _yaml(file) if file.exists() else {}
+        before = _yaml(file) or {} if file.exists() else {}
         for key, value in config.settings.items():
             settings["config"][f"{project['name']}:{key}"] = dict(value) if isinstance(value, Mapping) else value
         for key in _SALTS:
             if key in before and key not in settings:
                 settings[key] = before[key]
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for target, document in ((folder / "Pulumi.yaml", project), (file, settings)):
-            with target.open("w", encoding="utf-8") as stream:
-                YAML().dump(document, stream)
+        for target, document in ((file, settings), (folder / "Pulumi.yaml", project)):
+            text = StringIO()
+            YAML().dump(document, text)
+            # Whole: what reads outputs does so while another configures its run.
+            self._home.write_private(str(target.relative_to(self._home.path)), text.getvalue())
         return folder
 
     def _policies(self) -> dict[str, Any]:
