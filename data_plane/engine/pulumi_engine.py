@@ -24,8 +24,8 @@ from data_plane.engine.last_run import cli_backend, cli_state_mark, note_engine
 from data_plane.engine.locks import describe_locks, forget_killed_runs
 from data_plane.engine.plugins import missing_plugins, refuse_missing, write_dynamic_plugin, write_policy_pack
 from data_plane.engine.stack_files import has_settings, policy_config, policy_packs, project_name, stack_file
-from data_plane.engine.steps import INTERRUPTED, EngineRun, Step
-from data_plane.errors import RunFailedError, StackBusyError
+from data_plane.engine.steps import EngineRun, Step
+from data_plane.errors import RunFailedError, RunInterruptedError, StackBusyError
 from data_plane.state_dir import CHECKOUT, StateDir
 
 __all__ = ["PASSPHRASE_FILE", "PulumiEngine", "backend_variables"]
@@ -310,7 +310,7 @@ def _failures(stack: str, log: EventLog) -> Iterator[None]:
     except automation.ConcurrentUpdateError as error:
         raise StackBusyError(describe_locks(stack, error)) from error
     except KeyboardInterrupt as error:
-        raise RunFailedError(INTERRUPTED) from error
+        raise RunInterruptedError from error
     except automation.CommandError as error:
         lines = [f"  {line}" for line in log.errors or errors_in(error).splitlines()]
         raise RunFailedError(

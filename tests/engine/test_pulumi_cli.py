@@ -18,7 +18,7 @@ from data_plane.engine.cli import VERSION
 from data_plane.engine.command import Command
 from data_plane.engine.engines import LocalConfig, PulumiEngine
 from data_plane.engine.steps import Change, EngineRun, Step
-from data_plane.errors import DataPlaneError, RunFailedError, StackBusyError, TerminatedError
+from data_plane.errors import DataPlaneError, RunFailedError, RunInterruptedError, StackBusyError, TerminatedError
 from data_plane.local.processes import wait_until
 from data_plane.local.providers import install_plugins
 from data_plane.state_dir import StateDir
@@ -210,7 +210,7 @@ def test_an_interrupted_run_finishes_what_it_began(small: Small, error: type[Bas
     before = signal.signal(signal.SIGINT, arrived)
     try:
         threading.Thread(target=interrupt).start()
-        with pytest.raises(RunFailedError, match="interrupted: what had begun was finished"):
+        with pytest.raises(RunInterruptedError, match="what had begun was finished"):
             small.up("one")
     finally:
         signal.signal(signal.SIGINT, before)
