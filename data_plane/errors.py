@@ -50,6 +50,7 @@ unless it could hold a secret. A command, a client or a component has its own cl
       ProviderError              provider
       RegistryError              registry-refused
       RunFailedError             run-failed
+        RunInterruptedError      run-interrupted
         StackBusyError           stack-busy
       SecretsMissingError        secrets-missing
       ServerError                local-server
@@ -97,6 +98,7 @@ __all__ = [
     "ProjectNotFoundError",
     "ProjectStateError",
     "RunFailedError",
+    "RunInterruptedError",
     "ServerError",
     "ServiceBindingError",
     "SignInError",
@@ -160,6 +162,16 @@ class RunFailedError(DataPlaneError):
     """A run stopped before everything was applied. What was applied stays; running the command again resumes it."""
 
     code = "run-failed"
+
+
+class RunInterruptedError(RunFailedError):
+    """A run was interrupted; it finished what it had begun."""
+
+    code = "run-interrupted"
+    exit_code: int = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted: what had begun was finished, nothing more was begun; run it again to resume")
 
 
 class StackBusyError(RunFailedError):

@@ -31,7 +31,10 @@ _SERVER_VARIABLES = frozenset(
     }
 )
 _SERVER_PROGRAM = re.compile(
-    r"(^|[\s/;&|(\"'])(postgres|postmaster|initdb|pg_ctl|pg_ctlcluster|patroni|yugabyted)(?=$|[\s;&|)\"'])"
+    r"(?<!hosts)(?<!nslookup)(?<!ping)(^|[\s/;&|(\"'])(?:"
+    # Followed by a word it is a host or a user: `nc -z postgres 5432`, `gosu postgres pg_dump`.
+    r"postgres(?=$|[;&|)\"'\n]|\s+(?:$|[-;&|)\"'$\\]|\d?[<>]))"
+    r"|(?:postmaster|initdb|pg_ctl|pg_ctlcluster|patroni|yugabyted)(?=$|[\s;&|)\"']))"
     r"|(^|[\s/;&|(])cockroach\s+start"
 )
 _CLIENT_PROGRAM = re.compile(

@@ -26,7 +26,8 @@ class _Provider(TableRowProvider):
         connection.execute("select data_plane.apply_api_access(%s)", [tenant])
 
     def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        if news["login"] not in (None, olds.get("login"), f"{news['tenant']}_authenticator"):
+        # Nobody's is none: the engine leaves out what is null.
+        if news.get("login") not in (None, olds.get("login"), f"{news['tenant']}_authenticator"):
             _refuse_shared_api(olds, news["tenant"])
         return super().diff(id_, olds, news)
 
@@ -51,7 +52,7 @@ def _refuse_shared_api(known: dict[str, Any], tenant: str) -> None:
             connection.execute("select data_plane.refuse_shared_api(%s)", [tenant])
     except psycopg.errors.InsufficientPrivilege as error:
         raise TableRowError(explain(error)) from error
-    except (psycopg.Error, DatabaseUnavailableError, KeyError) as error:
+    except (psycopg.Error, DatabaseUnavailableError, KeyError, ValueError) as error:
         _LOG.debug("what %s has cannot be looked at before it is applied: %s", tenant, error)
 
 

@@ -17,7 +17,8 @@ _INPUTS = ("address", "tenant", "lease_paths", "attached", "holders")
 
 
 class _Provider(ApplyingProvider):
-    inputs = ("attached", "lease_paths", "holders")
+    # The address too: `delete` has nothing but what the last run left.
+    inputs = ("address", "attached", "lease_paths", "holders")
     identity = ("tenant",)
 
     def id_of(self, props: Mapping[str, Any]) -> str:

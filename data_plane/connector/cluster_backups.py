@@ -155,9 +155,13 @@ class ClusterApi:
         mine = [job for job in jobs if str(job.metadata.name).startswith(f"{cron_job}-")]
         if not mine:
             return False
-        last = max(mine, key=lambda job: job.metadata.creation_timestamp)
-        wanted = (last.metadata.annotations or {}).get(_WANTED)
-        return wanted == json.dumps(variables, sort_keys=True) and self.outcome(last.metadata.name) is True
+        last = str(max(mine, key=lambda job: job.metadata.creation_timestamp).metadata.name)
+        return self.has(last, variables) and self.outcome(last) is True
+
+    def has(self, job: str, variables: Mapping[str, str]) -> bool:
+        """Whether a Job of :meth:`run` was made with these variables."""
+        found = self._batch.read_namespaced_job(job, self.namespace).metadata.annotations or {}
+        return bool(found.get(_WANTED) == json.dumps(variables, sort_keys=True))
 
     def outcome(self, job: str) -> bool | None:
         """Whether a Job succeeded; None while it has not ended."""
@@ -273,11 +277,16 @@ class ClusterBackups(Backups):
             "RESTORE_TO": "" if request.to is None else request.to.isoformat(),
             "RESTORE_TIMELINE": request.timeline,
         }
+        # What an earlier, interrupted call began goes on by itself.
+        job = api.unfinished(RESTORE_JOB)
+        if job is not None and not api.has(job, variables):
+            raise BackupError(
+                f"job {job} restores something else, and nothing was done: give the command that began it again, or "
+                "wait until the job has ended"
+            )
         cron_jobs = list(backup_jobs(self._mode, self._stack.backups).values())
         for cron_job in cron_jobs:
             api.suspend(cron_job, suspend=True)
-        # What an earlier, interrupted call began goes on by itself.
-        job = api.unfinished(RESTORE_JOB)
         if job is None and api.pods(_SERVER)[0] == 0 and api.succeeded(RESTORE_JOB, variables):
             self._say("an earlier call has restored the files already")
         else:

@@ -124,14 +124,14 @@ class ManagedLease:
                 self._write(leases.with_new_token(self.lease, self._binding))
                 self._failing = False
                 return False
-        except (LeaseError, VaultError, requests.RequestException) as error:
+        except (LeaseError, VaultError, OSError) as error:  # requests' errors are the latter, too
             # Revoked, or its token has ended: another is taken.
             _LOG.debug("lease %s is not renewed: %s", self.lease.lease_id, error)
         try:
             self._client = self._sign_in()
             self._take()
-        except (DataPlaneError, VaultError, requests.RequestException) as error:
-            cause = str(error) if isinstance(error, DataPlaneError) else explain(error)
+        except (DataPlaneError, VaultError, OSError) as error:
+            cause = explain(error) if isinstance(error, VaultError | requests.RequestException) else str(error)
             self._say(f"no new lease yet, trying again: {cause}")
             self._failing = True
             return False
@@ -149,22 +149,26 @@ class ManagedLease:
         self._taken.clear()
 
     def _take(self) -> None:
-        lease = LeaseClient(self._client).issue(self._binding, self._level, self._via)
-        # The one before goes on until its end, so that what is open can be finished.
-        self._taken.append(lease.lease_id)
+        leases = LeaseClient(self._client)
+        lease = leases.issue(self._binding, self._level, self._via)
         try:
             self._write(lease)
         except BaseException:  # interrupted, or no room: nobody else knows of this lease
-            self.give_back()
+            with contextlib.suppress(LeaseError):
+                leases.revoke(lease.lease_id)
             raise
+        # The one before goes on until its end, so that what is open can be finished.
+        self._taken.append(lease.lease_id)
 
     def _write(self, lease: Lease) -> None:
-        self.lease = lease
-        for name, form in ((_SERVICE_FILE, LeaseFormat.SERVICE), (_DOTENV_FILE, LeaseFormat.DOTENV)):
-            draft = self._folder / f".{name}"
+        drafts = {name: self._folder / f".{name}" for name in (_SERVICE_FILE, _DOTENV_FILE)}
+        for draft, form in zip(drafts.values(), (LeaseFormat.SERVICE, LeaseFormat.DOTENV), strict=True):
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 file.write(lease.render(form) + "\n")
+        # Both or none: a lease that one of them could not be given is revoked.
+        for name, draft in drafts.items():
             draft.replace(self._folder / name)
+        self.lease = lease
 
 
 @dataclass
@@ -205,7 +209,9 @@ class _Child:
     @contextmanager
     def signals(self) -> Iterator[None]:
         def pass_on(number: int, _frame: object) -> None:
-            self.stopped_by = number
+            # A hang-up is what many read their settings anew for: what goes on after it is started again.
+            if number != signal.SIGHUP or not self.started:
+                self.stopped_by = number
             if self.started:
                 self.process.send_signal(number)
 

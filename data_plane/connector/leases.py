@@ -108,7 +108,8 @@ class Lease:
         known = {key: str(value) for key, value in self.parameters(via).items()}
         login = f"{quote(known['user'], safe='')}:{quote(known['password'], safe='')}"
         options = urlencode({"sslmode": known["sslmode"]})
-        return f"postgresql://{login}@{known['host']}:{known['port']}/{quote(known['dbname'])}?{options}"
+        host = f"[{known['host']}]" if ":" in known["host"] else known["host"]
+        return f"postgresql://{login}@{host}:{known['port']}/{quote(known['dbname'])}?{options}"
 
     def variables(self) -> dict[str, str]:
         """The lease as environment variables, under the names that clients of Supabase and Prisma look for."""

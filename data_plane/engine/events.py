@@ -1,5 +1,6 @@
 """What the engine's event log says of a run: its steps, what failed, and what policies are violated."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -26,6 +27,9 @@ _PULUMIS_OWN = "pulumi:"
 _FROM_PATH = "using pulumi-resource-"
 """The engine warns of every plugin that it finds on PATH; the one of dynamic resources always is there."""
 _MANDATORY = "mandatory"
+_TRACEBACK = "Traceback (most recent call last):"
+_OURS = re.compile(r"^(?:components|data_plane)(?:\.\w+)+: ", re.MULTILINE)
+"""How the last line of a traceback begins whose exception has a message for people."""
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """The key of an object that stands for a value of another kind; among inputs only for a secret."""
 
@@ -37,19 +41,20 @@ class EventLog:
         stack: whose run it is.
         preview: whether nothing is applied; a run that applies previews before, and those steps are not counted.
         on_step: called for each step.
-        remarks: what there was to say before the run.
     """
 
-    def __init__(
-        self, stack: str, *, preview: bool, on_step: Callable[[Step], None], remarks: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, stack: str, *, preview: bool, on_step: Callable[[Step], None]) -> None:
         self._stack = stack
         self._preview = preview
         self._on_step = on_step
         self._counts: Counter[Change] = Counter()
         self._errors: list[str] = []
-        self._warnings: list[str] = [*remarks]
+        self._warnings: list[str] = []
         self._violations: list[PolicyEvent] = []
+
+    def remark(self, texts: Iterable[str]) -> None:
+        """Takes what there was to say before the run."""
+        self._warnings.extend(texts)
 
     def add(self, event: EngineEvent) -> None:
         """Takes one event."""
@@ -107,11 +112,19 @@ class EventLog:
         if event.ephemeral or not text:
             return
         if event.severity == "error":
+            text = _without_traceback(text)
             _, _, name = (event.urn or "").rpartition("::")
             type_ = (event.urn or "").split("::")[2].rpartition("$")[2] if name else ""
             self._errors.append(f"{name} ({type_}): {text}" if name and name != self._stack else text)
         elif event.severity == "warning" and not text.startswith(_FROM_PATH):
             self._warnings.append(text)
+
+
+def _without_traceback(text: str) -> str:
+    """The message of one of our errors, which the plugin of dynamic resources gives with where it was raised."""
+    *_, last = text.rpartition(_TRACEBACK)
+    found = _OURS.search(last) if _TRACEBACK in text else None
+    return last[found.end() :] if found else text
 
 
 def _found(old: StepEventStateMetadata, new: StepEventStateMetadata | None) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def _clear_pending(selected: automation.Stack) -> str:
 
 def _kill_plugins(pid: int) -> None:
     """Ends the plugins that a killed CLI has left: its session, which nobody else can have while one of them lives."""
+    if _is_anothers(pid):
+        return
     for process in psutil.process_iter():
         try:
             if os.getsid(process.pid) == pid:
@@ -75,6 +77,14 @@ def _kill_plugins(pid: int) -> None:
                 process.wait(_ENDING_SECONDS)
         except (psutil.Error, OSError):
             continue
+
+
+def _is_anothers(pid: int) -> bool:
+    """Whether a number is by now another process's, which may be the first of a session of its own."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _wait_for_end(stack: str, host: str, pid: int) -> None:

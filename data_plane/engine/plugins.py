@@ -61,7 +61,11 @@ def write_dynamic_plugin(folder: Path) -> None:
 
 
 def write_policy_pack(pack: Path, folder: Path) -> Path:
-    """Makes a program that serves a policy pack with this Python, as ``--policy-pack`` takes it."""
+    """Makes a program that serves a policy pack with this Python, as ``--policy-pack`` takes it.
+
+    One for all copies of a checkout that an action makes for a while, in which the pack is a link.
+    """
+    pack = pack.resolve()
     key = hashlib.sha256(bytes(pack)).hexdigest()[:16]
     program = folder / f"policy-pack-{key}"
     return write_python_program(program, "-m", "pulumi.policy", last=f'"$1" {shlex.quote(str(pack))}')

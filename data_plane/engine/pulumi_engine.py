@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from copy import copy
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from data_plane.engine.last_run import cli_backend, cli_state_mark, note_engine
 from data_plane.engine.locks import describe_locks, forget_killed_runs
 from data_plane.engine.plugins import missing_plugins, refuse_missing, write_dynamic_plugin, write_policy_pack
 from data_plane.engine.stack_files import has_settings, policy_config, policy_packs, project_name, stack_file
-from data_plane.engine.steps import INTERRUPTED, EngineRun, Step
-from data_plane.errors import RunFailedError, StackBusyError
+from data_plane.engine.steps import EngineRun, Step
+from data_plane.errors import RunFailedError, RunInterruptedError, StackBusyError
 from data_plane.state_dir import CHECKOUT, StateDir
 
 __all__ = ["PASSPHRASE_FILE", "PulumiEngine", "backend_variables"]
@@ -149,8 +150,9 @@ class PulumiEngine(Engine):
     ) -> Iterator[tuple[automation.Stack, EventLog]]:
         """The stack, ready for an operation, and what collects the events of that; its errors become messages."""
         with self._stack(stack, config) as selected:
-            log = EventLog(stack, preview=preview, on_step=on_step, remarks=self._after_killed_run(selected))
+            log = EventLog(stack, preview=preview, on_step=on_step)
             with _failures(stack, log):
+                log.remark(self._after_killed_run(selected))
                 yield selected, log
 
     def outputs(self, stack: str) -> dict[str, Any]:
@@ -257,16 +259,17 @@ class PulumiEngine(Engine):
         project["main"] = str(self._root)
         settings = _yaml(stack_file(self._root, stack)) if has_settings(self._root, stack) else {"config": {}}
         file = folder / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
-        before = _yaml(file) if file.exists() else {}
+        before = _yaml(file) or {} if file.exists() else {}
         for key, value in config.settings.items():
             settings["config"][f"{project['name']}:{key}"] = dict(value) if isinstance(value, Mapping) else value
         for key in _SALTS:
             if key in before and key not in settings:
                 settings[key] = before[key]
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for target, document in ((folder / "Pulumi.yaml", project), (file, settings)):
-            with target.open("w", encoding="utf-8") as stream:
-                YAML().dump(document, stream)
+        for target, document in ((file, settings), (folder / "Pulumi.yaml", project)):
+            text = StringIO()
+            YAML().dump(document, text)
+            # Whole: what reads outputs does so while another configures its run.
+            self._home.write_private(str(target.relative_to(self._home.path)), text.getvalue())
         return folder
 
     def _policies(self) -> dict[str, Any]:
@@ -307,7 +310,7 @@ def _failures(stack: str, log: EventLog) -> Iterator[None]:
     except automation.ConcurrentUpdateError as error:
         raise StackBusyError(describe_locks(stack, error)) from error
     except KeyboardInterrupt as error:
-        raise RunFailedError(INTERRUPTED) from error
+        raise RunInterruptedError from error
     except automation.CommandError as error:
         lines = [f"  {line}" for line in log.errors or errors_in(error).splitlines()]
         raise RunFailedError(

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
-    "INTERRUPTED",
     "NOT_KNOWN_YET",
     "SECRET",
     "Change",
@@ -21,8 +20,6 @@ SECRET = "[secret]"
 """Stands for a secret value wherever a run is described; the CLI's own word."""
 NOT_KNOWN_YET = "[known after up]"
 """Stands for a value that something has to be applied for."""
-
-INTERRUPTED = "interrupted: what had begun was finished, nothing more was begun; run it again to resume"
 
 _INTERNAL = "__"
 """How the names of a dynamic resource's own properties begin, e.g. of its provider's code."""

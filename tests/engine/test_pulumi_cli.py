@@ -10,13 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pulumi import automation
+from pulumi.automation.errors import create_command_error
 
-from data_plane.engine import plugins
+from data_plane.engine import plugins, pulumi_engine
 from data_plane.engine.cli import VERSION
 from data_plane.engine.command import Command
 from data_plane.engine.engines import LocalConfig, PulumiEngine
 from data_plane.engine.steps import Change, EngineRun, Step
-from data_plane.errors import DataPlaneError, RunFailedError, StackBusyError, TerminatedError
+from data_plane.errors import DataPlaneError, RunFailedError, RunInterruptedError, StackBusyError, TerminatedError
 from data_plane.local.processes import wait_until
 from data_plane.local.providers import install_plugins
 from data_plane.state_dir import StateDir
@@ -208,7 +210,7 @@ def test_an_interrupted_run_finishes_what_it_began(small: Small, error: type[Bas
     before = signal.signal(signal.SIGINT, arrived)
     try:
         threading.Thread(target=interrupt).start()
-        with pytest.raises(RunFailedError, match="interrupted: what had begun was finished"):
+        with pytest.raises(RunInterruptedError, match="what had begun was finished"):
             small.up("one")
     finally:
         signal.signal(signal.SIGINT, before)
@@ -262,3 +264,21 @@ def test_the_cli_is_at_least_as_new_as_the_sdk_and_of_its_major_release() -> Non
     found, sdk = (tuple(map(int, text.split("."))) for text in (VERSION, version("pulumi")))
     assert found[0] == sdk[0]
     assert found >= sdk
+
+
+def test_settings_that_were_half_written_are_written_again(small: Small) -> None:
+    small.declare("one", ["a"])
+    assert small.up("one").created == 1
+    (file,) = small.home.path.rglob("Pulumi.one.yaml")
+    file.write_text("", encoding="utf-8")
+    assert small.up("one").same == 1
+
+
+def test_what_fails_after_a_killed_run_is_a_message(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_of: object) -> list[str]:
+        raise create_command_error(automation.CommandResult("", "error: the server is down", 1))
+
+    monkeypatch.setattr(pulumi_engine, "forget_killed_runs", refused)
+    small.declare("one", ["a"])
+    with pytest.raises(RunFailedError, match="run it again; it resumes:\n  the server is down"):
+        small.up("one")

@@ -11,6 +11,7 @@ import pytest
 from data_plane.engine import engines
 from data_plane.engine.cli import VERSION, build, build_cli, built_cli
 from data_plane.engine.engines import EngineChoice, LocalRunner, PulumiEngine, choose_engine, find_cli, last_engine
+from data_plane.engine.plugins import write_policy_pack
 from data_plane.errors import BuildError, DataPlaneError
 from data_plane.local.providers import install_plugins
 from data_plane.local.providers.for_engines import LOCAL_PROVIDERS
@@ -145,3 +146,15 @@ def test_plugins_that_another_run_may_be_starting_are_not_written_again(tmp_path
     install_plugins(tmp_path)
     assert one.stat().st_ino != before[one][0], "it was written where it may be read"
     assert set(tmp_path.rglob("*")) == {*before, *(file.parent for file in before)}
+
+
+def test_a_policy_pack_has_one_program_for_every_copy_of_its_checkout(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    programs = set()
+    for name in ("first", "second"):
+        copy = tmp_path / name
+        copy.mkdir()
+        (copy / "policies").symlink_to(tmp_path / "policies")
+        programs.add(write_policy_pack(copy / "policies", tmp_path / "bin"))
+    assert programs == {write_policy_pack(tmp_path / "policies", tmp_path / "bin")}
+    assert len(list((tmp_path / "bin").iterdir())) == 1

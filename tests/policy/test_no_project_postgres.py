@@ -159,12 +159,17 @@ DISGUISED = [
     deployment("debian:12", command=["sh", "-c", "initdb -D /data && exec postgres -D /data"]),
     deployment("debian:12", command=["postgres", "-c", "max_connections=10"]),
     deployment("debian:12", command=["sh", "-c"], args=["pg_ctl -D /data start"]),
+    deployment("debian:12", command=["sh", "-c", "nc -z db 5432 || exec gosu postgres postgres -D /data"]),
+    deployment("debian:12", command=["sh", "-c", "prepare && postgres \\\n  $OPTIONS 2> log"]),
 ]  # fmt: skip
 
 OPEN_DOORS = [
     deployment("app:1", env=[{"name": "POSTGRES_PASSWORD", "valueFrom": {}}, {"name": "PGHOST", "value": "db"}]),
     deployment("app:1", command=["sh", "-c", "psql -h postgres -U postgres -c 'select 1'"]),
     deployment("app:1", command=["wait-for", "postgres:5432"]),
+    deployment("busybox:1", command=["sh", "-c", "until nc -z postgres 5432; do sleep 1; done; exec node app.js"]),
+    deployment("busybox:1", command=["sh", "-c", "until getent hosts postgres; do sleep 1; done"]),
+    deployment("app:1", command=["sh", "-c", "gosu postgres pg_dump --file dump"]),
     deployment("app:1", args=["--database", "postgres"]),
     deployment("app:1", args=["-dsn", "postgres://postgres@db/postgres"]),
     deployment("app:1", volumeMounts=[{"name": "d", "mountPath": "/var/lib/app"}]),

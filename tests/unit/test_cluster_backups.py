@@ -28,6 +28,7 @@ class Notes(ClusterApi):
         self.job: str | None = None
         self.works = True
         self.already = False
+        self.same = True
 
     def suspend(self, cron_job: str, *, suspend: bool) -> None:
         self.done.append(f"{'suspend' if suspend else 'resume'} {cron_job}")
@@ -42,6 +43,9 @@ class Notes(ClusterApi):
 
     def succeeded(self, cron_job: str, variables: Mapping[str, str]) -> bool:
         return self.already
+
+    def has(self, job: str, variables: Mapping[str, str]) -> bool:
+        return self.same
 
     def outcome(self, job: str) -> bool | None:
         return self.works
@@ -107,6 +111,16 @@ def test_a_restore_that_still_runs_is_waited_for_and_not_begun_again(monkeypatch
     backups(api, monkeypatch).restore(RestoreRequest())
     assert not any(step.startswith("run") for step in api.done)
     assert api.done[-1] == "reconcile_credentials"
+
+
+def test_a_restore_to_another_moment_that_still_runs_is_not_taken_for_the_one_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Notes()
+    api.job, api.same, api.replicas = "supabase-restore-7", False, 0
+    with pytest.raises(BackupError, match="job supabase-restore-7 restores something else, and nothing was done"):
+        backups(api, monkeypatch).restore(RestoreRequest())
+    assert api.done == []
 
 
 def test_the_server_stays_down_while_the_job_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from data_plane.cli import console, project_access
 from data_plane.cli.lazy import Entry, Group
 from data_plane.cli.main import COMMANDS, app
 from data_plane.connector.executor import SupabaseExecutor
-from data_plane.errors import ConnectorError
+from data_plane.errors import ConnectorError, RunInterruptedError
 from data_plane.state_dir import CHECKOUT
 
 HEAVY = {"cryptography", "grpc", "hvac", "kubernetes", "pglast", "psycopg", "pulumi", "pulumi_kubernetes", "requests"}
@@ -270,6 +270,13 @@ def test_an_interrupted_command_ends_with_130(capsys: pytest.CaptureFixture[str]
         raise KeyboardInterrupt
     assert ended.value.exit_code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_ends_with_130_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, console.messages():
+        raise RunInterruptedError
+    assert ended.value.exit_code == 130
+    assert "what had begun was finished" in capsys.readouterr().err
 
 
 def test_a_table_s_cells_are_whole_however_narrow_the_terminal(

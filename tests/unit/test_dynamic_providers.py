@@ -60,3 +60,21 @@ def test_a_row_notices_a_change_of_each_of_its_inputs_and_replaces_for_its_ident
     for name in provider.identity:
         found = provider.diff("id", current, {**news, name: "b"})
         assert (found.changes, found.replaces) == (True, [name]), name
+
+
+def test_a_tenant_that_nobody_serves_is_compared_without_a_login() -> None:
+    # A property that is null is not there, as the engines give it.
+    props: dict[str, Any] = {"tenant": "proj_a", "storage": False}
+    provider = provider_in("components.tenant.api_access")
+    assert not provider.diff("id", {**props, "login": None}, props).changes
+    assert provider.diff("id", {**props, "login": "cell_a_authenticator"}, props).changes
+
+
+def test_a_tenant_s_leases_are_ended_at_the_address_of_now() -> None:
+    props: dict[str, Any] = {
+        "address": "https://a", "tenant": "proj_a", "lease_paths": [], "attached": True, "holders": []
+    }  # fmt: skip
+    provider = provider_in("components.tenant.revocation")
+    moved = {**props, "address": "https://b"}
+    assert provider.diff("id", props, moved).changes
+    assert provider.update("id", props, moved).outs == moved, "nothing is revoked, so OpenBao is not asked"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from pulumi.automation import EngineEvent
 
 from data_plane.engine.events import EventLog
@@ -84,7 +85,36 @@ def test_what_is_created_and_deleted_has_one_side() -> None:
 
 def test_only_steps_of_the_wanted_phase_count() -> None:
     steps: list[Step] = []
-    log = EventLog("local-cell-1", preview=False, on_step=steps.append, remarks=["it was killed"])
+    log = EventLog("local-cell-1", preview=False, on_step=steps.append)
+    log.remark(["it was killed"])
     log.add(event("create", None, state(BUCKET, "demo-bucket", {})))
     assert steps == []
     assert (log.run.created, log.run.remarks) == (0, ["it was killed"])
+
+
+TRACE = """Traceback (most recent call last):
+  File "/x/pulumi/dynamic/__main__.py", line 84, in wrapper
+    return fn(self, request, context)
+psycopg.OperationalError: connection refused
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/x/components/tenant/table_row.py", line 110, in apply
+    raise TableRowError(f"{props}") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        ("components.tenant.table_row.TableRowError: proj_x: it is full\nMake room.", "proj_x: it is full\nMake room."),
+        ("data_plane.clients.postgres.DatabaseUnavailableError: it is down", "it is down"),
+        ("KeyError: 'login'", f"{TRACE}KeyError: 'login'"),
+    ],
+)
+def test_what_a_dynamic_resource_says_is_told_without_where_it_was_raised(last: str, said: str) -> None:
+    log = EventLog("local-cell-1", preview=False, on_step=lambda _step: None)
+    message = {"message": f"{TRACE}{last}\n", "severity": "error", "urn": f"{DEMO}-jobs", "color": "never"}
+    log.add(EngineEvent.from_json({"sequence": 1, "timestamp": 1, "diagnosticEvent": message}))
+    assert log.errors == [f"demo-jobs (supabase-data-plane:tenant:ProjectTenant): {said}"]

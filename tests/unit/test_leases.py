@@ -57,6 +57,10 @@ def test_each_way_has_its_host_port_and_login() -> None:
     assert parts(lease.connection_string) == direct
 
 
+def test_an_address_of_ipv6_is_one_in_a_uri() -> None:
+    assert parts(replace(LEASE, host="fd00::5").connection_string)[2:4] == ("fd00::5", "5433")
+
+
 @pytest.mark.parametrize(
     ("via", "port"), [(Via.SESSION, "5432"), (Via.TRANSACTION, "6543"), (Via.DIRECT, "5433")], ids=list(Via)
 )

@@ -22,8 +22,8 @@ from data_plane.engine.runner.policy import PolicyPack, Violation
 from data_plane.engine.runner.properties import Properties
 from data_plane.engine.runner.state import StackState
 from data_plane.engine.stack_files import StackConfig, policy_config, policy_packs, project_name
-from data_plane.engine.steps import INTERRUPTED, Step
-from data_plane.errors import DataPlaneError, RunFailedError
+from data_plane.engine.steps import Step
+from data_plane.errors import DataPlaneError, RunFailedError, RunInterruptedError
 from data_plane.state_dir import StateDir
 
 __all__ = ["Result", "deploy", "stack_outputs"]
@@ -172,7 +172,7 @@ class _Program:
             # What is under way is finished, so that nothing is left half-done; nothing more is begun.
             self._monitor.cancelled = True
             ended.wait()
-            self._error = RunFailedError(INTERRUPTED)
+            self._error = RunInterruptedError()
         finally:
             self._monitor.close()
         return self._error
