@@ -311,7 +311,9 @@ begin
     for candidate in
         select p.oid from pg_catalog.pg_proc p
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-        where pg_catalog.split_part(n.nspname, '$', 1) = of_tenant
+        where (pg_catalog.split_part(n.nspname, '$', 1) = of_tenant
+                -- A copy from a dump: the project's roles may be let into it, and its functions call what stands there.
+                or n.nspowner = pg_catalog.to_regrole(of_tenant || '_owner'))
             -- PostgreSQL makes the constructors of a range type itself.
             and not exists (
                 select from pg_catalog.pg_depend d
@@ -357,12 +359,14 @@ declare
     refused record;
 begin
     for made in
-        select distinct p.oid, pg_catalog.split_part(n.nspname, '$', 1) as tenant
+        select distinct p.oid, case when n.nspname like 'proj\_%' then pg_catalog.split_part(n.nspname, '$', 1)
+            else pg_catalog.regexp_replace(pg_catalog.pg_get_userbyid(n.nspowner)::text, '_owner$', '') end as tenant
         from pg_catalog.pg_event_trigger_ddl_commands() as ddl
         join pg_catalog.pg_proc p on p.oid = ddl.objid
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where ddl.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-            and n.nspname like 'proj\_%'
+            -- Whatever it is named, a schema that a project's owner has is the project's: a copy from a dump.
+            and (n.nspname like 'proj\_%' or pg_catalog.pg_get_userbyid(n.nspowner) ~ '^proj_[a-z0-9_]+_owner$')
     loop
         -- Who is about to give the tenant to a shared login waits for this transaction, and then sees its functions.
         perform from data_plane.api_access a where a.tenant = made.tenant for share;

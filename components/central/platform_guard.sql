@@ -700,7 +700,8 @@ as $$
         select (pg_catalog.regexp_match(
             -- What a login owns itself (`set role none`) are large objects.
             case when r.rolname like 'lease\_%' or r.rolname like 'proj\_%$%' then data_plane.role_of_login(r.rolname) else r.rolname end,
-            '^(proj_[a-z0-9_]+)_(?:owner|service_role|authenticated|anon)$'))[1] as tenant,
+            -- So do those of a PostgREST's own that serves this project alone (`reset role`).
+            '^(proj_[a-z0-9_]+)_(?:owner|service_role|authenticated|anon|authenticator)$'))[1] as tenant,
             pg_catalog.sum(o.bytes) as bytes
         from (select * from owned union all select * from texts) as o (role, bytes)
         join pg_catalog.pg_authid r on r.oid = o.role

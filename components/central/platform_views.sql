@@ -234,5 +234,8 @@ revoke all on function data_plane.refuse_views() from public;
 
 drop event trigger if exists data_plane_views;
 create event trigger data_plane_views on ddl_command_end
-    when tag in ('CREATE VIEW', 'CREATE MATERIALIZED VIEW', 'CREATE RULE', 'CREATE TABLE', 'ALTER TABLE')
+    when tag in (
+        'CREATE VIEW', 'CREATE MATERIALIZED VIEW', 'CREATE RULE', 'CREATE TABLE', 'ALTER TABLE',
+        -- One that is taken into a schema from a copy of a dump.
+        'ALTER VIEW', 'ALTER MATERIALIZED VIEW')
     execute function data_plane.refuse_views();

@@ -330,3 +330,20 @@ def test_what_a_leases_own_login_stores_counts_as_its_projects(server: LocalPost
     assert after - before >= 200_000
     run(server, "select lo_unlink(oid) from pg_largeobject_metadata")
     revoke(server, "lease_storing")
+
+
+def test_what_the_login_of_a_postgrest_of_its_own_stores_counts_as_its_projects(server: LocalPostgres) -> None:
+    """In its sessions any SQL of the project runs, which may go back to the login."""
+    login = "proj_one_authenticator"
+    run(server, "select data_plane.apply_api_logins(array['cell_one_authenticator', %s])", login)
+    run(server, f"alter role {login} password '{PASSWORD}'")
+    measured = "select bytes from data_plane.measured_storage() where tenant = 'proj_one'"
+    ((before,),) = run(server, measured)
+    with connect(server, login) as session:
+        session.execute("select lo_from_bytea(0, decode(repeat('ab', 200000), 'hex'))")
+        session.commit()
+    ((after,),) = run(server, measured)
+    assert after - before >= 200_000
+    run(server, "select lo_unlink(oid) from pg_largeobject_metadata")
+    run(server, f"drop owned by {login}")
+    run(server, f"drop role {login}")

@@ -213,6 +213,36 @@ def test_a_copy_from_a_dump_is_given_to_nobody_either(server: LocalPostgres) -> 
         session.execute("grant usage on schema restored_one_20260101t000000 to authenticated")
 
 
+def test_a_copy_from_a_dump_has_nothing_that_a_shared_session_does_not_run(server: LocalPostgres) -> None:
+    """The project's roles may be let into it, and its functions call those that stand there."""
+    copy = "restored_one_20260101t000000"
+    text = f"language plpgsql as 'begin set local role {OTHER}_service_role; end'"
+    run(server, f"create schema {copy} authorization {ONE}_owner")
+    with owner(server) as session:
+        for made in ("function", "procedure"):
+            returns = "returns void" if made == "function" else ""
+            with pytest.raises(errors.InsufficientPrivilege, match="has no place in a session that projects share"):
+                session.execute(f"create {made} {copy}.f() {returns} {text}")
+            session.rollback()
+    # One that was made while the project had a session of its own.
+    run(server, "alter event trigger data_plane_admission disable")
+    with owner(server) as session:
+        session.execute(f"create function {copy}.f() returns void {text}")
+    run(server, "alter event trigger data_plane_admission enable")
+    assert run(server, "select function, token from data_plane.refused_functions(%s)", ONE) == [(f"{copy}.f()", "set")]
+    assert run(server, "select function from data_plane.refused_functions(%s)", OTHER) == []
+
+
+@pytest.mark.parametrize("kind", ["view", "materialized view"])
+def test_a_view_that_stops_postgrest_is_not_taken_out_of_a_copy_from_a_dump(server: LocalPostgres, kind: str) -> None:
+    copy = "restored_one_20260101t000000"
+    run(server, f"create schema {copy} authorization {ONE}_owner")
+    with owner(server) as session:
+        session.execute(f'create {kind} {copy}.v as select 1 as "a <> b"')
+        with pytest.raises(errors.InsufficientPrivilege, match="PostgREST cannot read"):
+            session.execute(f"alter {kind} {copy}.v set schema {ONE}")
+
+
 def test_the_number_of_schemas_is_bounded_also_for_two_at_once(server: LocalPostgres) -> None:
     run(server, "insert into data_plane.limits values (%s, 20, 1000, 10000000000, 30, 900, 60, 2, 20, 10)", ONE)
     make(server, "a")
