@@ -47,6 +47,7 @@ $$;
 create or replace function data_plane.apply_api_logins(declared text[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
     login text;
@@ -65,9 +66,14 @@ begin
         execute pg_catalog.format('grant select on data_plane.verifying_keys to %I', login);
         execute pg_catalog.format('grant execute on function data_plane.pre_config() to %I', login);
         perform data_plane.grant_session_functions(login);
-        -- As other services do (platform_guard.sql), it gets in when tenants hold every other connection.
+        -- As other services do (platform_guard.sql), it gets in when tenants hold every other connection; not where it is
+        -- one project's alone, whose SQL can sign in with it.
         if pg_catalog.current_setting('server_version_num')::integer >= 160000 then
-            execute pg_catalog.format('grant pg_use_reserved_connections to %I with inherit true, set false', login);
+            if login not like 'proj\_%' then
+                execute pg_catalog.format('grant pg_use_reserved_connections to %I with inherit true, set false', login);
+            elsif pg_catalog.pg_has_role(login, 'pg_use_reserved_connections', 'member') then
+                execute pg_catalog.format('revoke pg_use_reserved_connections from %I', login);
+            end if;
         end if;
     end loop;
     for login in

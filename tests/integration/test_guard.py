@@ -347,3 +347,20 @@ def test_what_the_login_of_a_postgrest_of_its_own_stores_counts_as_its_projects(
     run(server, "select lo_unlink(oid) from pg_largeobject_metadata")
     run(server, f"drop owned by {login}")
     run(server, f"drop role {login}")
+
+
+def test_a_postgrest_of_a_projects_own_gets_no_connection_that_is_reserved_for_services(server: LocalPostgres) -> None:
+    """Its project's SQL may give the login a password, and sign in with it."""
+    ((version,),) = run(server, "select current_setting('server_version_num')::int")
+    if version < 160000:
+        pytest.skip("before PostgreSQL 16 no connection is reserved but for superusers")
+    logins = ["cell_one_authenticator", "proj_one_authenticator"]
+    run(server, "create role proj_one_authenticator")
+    run(server, "grant pg_use_reserved_connections to proj_one_authenticator")  # as it was before
+    try:
+        run(server, "select data_plane.apply_api_logins(%s)", logins)
+        member = "select pg_has_role(%s, 'pg_use_reserved_connections', 'member')"
+        assert [run(server, member, login) for login in logins] == [[(True,)], [(False,)]]
+    finally:
+        run(server, "drop owned by proj_one_authenticator")
+        run(server, "drop role proj_one_authenticator")
