@@ -41,6 +41,65 @@ as $$
     select pg_catalog.regexp_replace(login, '_authenticator$', '')
 $$;
 
+-- The verifiers of the passwords that the platform gave to PostgRESTs that serve one project alone. Any SQL of the project
+-- runs as such a login, which may give itself another password: one that would outlast every lease.
+create table if not exists data_plane.api_passwords (
+    login text primary key check (login ~ '^proj_[a-z0-9_]+_authenticator$'),
+    verifier text not null
+);
+-- Those from before they were kept.
+insert into data_plane.api_passwords
+select r.rolname, r.rolpassword from pg_catalog.pg_authid r
+where r.rolname ~ '^proj_[a-z0-9_]+_authenticator$' and r.rolcanlogin and r.rolpassword is not null
+on conflict do nothing;
+
+-- Gives a service's login a password, in plain or as its verifier.
+create or replace function data_plane.set_password(of_login text, password text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    is_watched constant boolean := of_login ~ '^proj_[a-z0-9_]+_authenticator$';
+begin
+    if is_watched then
+        -- First, so that the guard waits, and does not put the former one back.
+        insert into data_plane.api_passwords values (of_login, '')
+        on conflict (login) do update set verifier = excluded.verifier;
+    end if;
+    execute pg_catalog.format('alter role %I password %L', of_login, password);
+    if is_watched then
+        update data_plane.api_passwords p set verifier = r.rolpassword
+        from pg_catalog.pg_authid r where r.rolname = p.login and p.login = of_login;
+    end if;
+end
+$$;
+
+-- Puts back what such a login has changed, and ends its sessions; a line for each. The guard runs this every few seconds.
+create or replace function data_plane.restore_api_passwords() returns setof text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
+as $$
+declare
+    given data_plane.api_passwords;
+begin
+    for given in
+        select p.* from data_plane.api_passwords p join pg_catalog.pg_authid r on r.rolname = p.login
+        where r.rolcanlogin and r.rolpassword is distinct from p.verifier
+    loop
+        begin
+            perform from data_plane.api_passwords p where p.login = given.login and p.verifier = given.verifier for update;
+            continue when not found;  -- it has got another meanwhile
+            execute pg_catalog.format('alter role %I password %L', given.login, given.verifier);
+            perform pg_catalog.pg_terminate_backend(a.pid) from pg_catalog.pg_stat_activity a where a.usename = given.login;
+            return next pg_catalog.format('role %I has a password that the platform did not give it: set right', given.login);
+        exception when others then
+            return next pg_catalog.format('role %I has a password that the platform did not give it: %s', given.login, sqlerrm);
+        end;
+    end loop;
+end
+$$;
+
 -- Makes the logins of those PostgRESTs that serve tenants, without a password. They have what authenticator has of the
 -- platform, which is where PostgREST reads its configuration; a login inherits nothing, so it is granted to each. One
 -- that is no longer declared may sign in no more, and stays: a tenant's grants may still name it.
@@ -52,6 +111,7 @@ as $$
 declare
     login text;
 begin
+    delete from data_plane.api_passwords p where p.login <> all (declared);
     foreach login in array declared loop
         if login = 'authenticator' or not data_plane.is_api_login(login) then
             raise exception 'not the login of a PostgREST that serves tenants: %', login

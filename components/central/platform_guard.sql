@@ -504,6 +504,9 @@ begin
         begin
             perform data_plane.sweep_leases();
             insert into data_plane.guard_actions (tenant, what, value, bound)
+            select pg_catalog.substring(line, '^role (proj_[a-z0-9_]+)_authenticator '), 'password', line, 'as given'
+            from data_plane.restore_api_passwords() as line;
+            insert into data_plane.guard_actions (tenant, what, value, bound)
             select pg_catalog.substring(line, '^role "?(proj_[a-z0-9_]+)(?:_(?:owner|service_role|authenticated|anon)|[$][a-z]+)[" ]'),
                 'role settings', pg_catalog.left(pg_catalog.string_agg(line, '; '), 500), 'as declared'
             from data_plane.restore_role_settings('30 s') as line

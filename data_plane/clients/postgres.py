@@ -204,4 +204,8 @@ def _connect(props: dict[str, Any]) -> psycopg.Connection[Any]:
 def set_password(connection: psycopg.Connection[Any], login: str, password: str) -> None:
     """Gives a login a password, as a SCRAM verifier."""
     verifier = connection.pgconn.encrypt_password(password.encode(), login.encode(), b"scram-sha-256").decode()
-    connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), sql.Literal(verifier)))
+    there = connection.execute("select to_regprocedure('data_plane.set_password(text, text)') is not null").fetchone()
+    if there == (True,):  # else the platform's SQL is not applied yet, or of an earlier version
+        connection.execute("select data_plane.set_password(%s, %s)", [login, verifier])
+    else:
+        connection.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), sql.Literal(verifier)))

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from components.central.guard import _LOOP
+from data_plane.clients.postgres import set_password
 from data_plane.local.postgres import LocalPostgres
 from data_plane.local.processes import LOOPBACK, wait_until
 from tests.support.platform_database import (
@@ -364,3 +365,42 @@ def test_a_postgrest_of_a_projects_own_gets_no_connection_that_is_reserved_for_s
     finally:
         run(server, "drop owned by proj_one_authenticator")
         run(server, "drop role proj_one_authenticator")
+
+
+def test_a_password_that_a_postgrest_of_a_projects_own_gives_its_login_is_put_back(server: LocalPostgres) -> None:
+    """It would outlast every lease of the project."""
+    login = "proj_one_authenticator"
+    run(server, "select data_plane.apply_api_logins(array['cell_one_authenticator', %s])", login)
+    try:
+        with server.connect() as admin:
+            set_password(admin, login, "the first")
+        session = connect(server, login, "the first")
+        session.execute(f"alter role {login} password 'known'".encode())
+        session.commit()
+        run(server, "select data_plane.enforce_limits()")
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("select 1")
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            connect(server, login, "known")
+        connect(server, login, "the first").close()
+        assert run(
+            server, "select tenant, what, bound from data_plane.guard_actions where value like '%%did not give%%'"
+        ) == [("proj_one", "password", "as given")]
+        with server.connect() as admin:
+            set_password(admin, login, "the second")
+            run(server, "select data_plane.enforce_limits()")  # before it is committed
+        run(server, "select data_plane.enforce_limits()")
+        connect(server, login, "the second").close()
+        run(server, "select data_plane.set_password(%s, 'in plain')", login)
+        run(server, "select data_plane.enforce_limits()")
+        connect(server, login, "in plain").close()
+        with server.connect() as admin:
+            admin.execute("select data_plane.apply_api_logins(array['cell_one_authenticator'])")
+        run(server, "select data_plane.enforce_limits()")
+        assert run(server, "select rolpassword, rolcanlogin from pg_authid where rolname = %s", login) == [
+            (None, False)
+        ]
+    finally:
+        run(server, "delete from data_plane.guard_actions")
+        run(server, f"drop owned by {login}")
+        run(server, f"drop role {login}")

@@ -9,7 +9,6 @@ from typing import Any
 
 import hvac
 import psycopg
-from psycopg import sql
 
 from data_plane.local.servers import LOOPBACK
 from data_plane.model.naming import API_LEVELS, AccessLevel, ApiServer, TenantNames
@@ -127,7 +126,7 @@ class World:
         with plane.admin() as admin:
             major = admin.info.server_version // 10_000
             for login in ("authenticator", CELL.login, OTHER_CELL.login, APART.authenticator, "supabase_auth_admin"):
-                admin.execute(sql.SQL("alter role {} password {}").format(sql.Identifier(login), SERVICE_PASSWORD))
+                admin.execute("select data_plane.set_password(%s, %s)", [login, SERVICE_PASSWORD])
             # A local environment has a stand-in for one of them.
             admin.execute("drop table if exists auth.users cascade")
             admin.execute(AUTH_TABLES.encode())
