@@ -33,6 +33,14 @@ as $$
     select name = 'authenticator' or name ~ '^(cell|proj)_[a-z0-9_]+_authenticator$'
 $$;
 
+-- Whether it is that of one that serves a single tenant, whose SQL runs as this login.
+create or replace function data_plane.is_own_api_login(name text) returns boolean
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+    select name ~ '^proj_[a-z0-9_]+_authenticator$'
+$$;
+
 -- By what name a token says which PostgREST serves its tenant, for the gateway.
 create or replace function data_plane.api_server_of(login text) returns text
 language sql immutable
@@ -44,13 +52,13 @@ $$;
 -- The verifiers of the passwords that the platform gave to PostgRESTs that serve one project alone. Any SQL of the project
 -- runs as such a login, which may give itself another password: one that would outlast every lease.
 create table if not exists data_plane.api_passwords (
-    login text primary key check (login ~ '^proj_[a-z0-9_]+_authenticator$'),
+    login text primary key check (data_plane.is_own_api_login(login)),
     verifier text not null
 );
 -- Those from before they were kept.
 insert into data_plane.api_passwords
 select r.rolname, r.rolpassword from pg_catalog.pg_authid r
-where r.rolname ~ '^proj_[a-z0-9_]+_authenticator$' and r.rolcanlogin and r.rolpassword is not null
+where data_plane.is_own_api_login(r.rolname) and r.rolcanlogin and r.rolpassword is not null
 on conflict do nothing;
 
 -- Gives a service's login a password, in plain or as its verifier.
@@ -59,7 +67,7 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    is_watched constant boolean := of_login ~ '^proj_[a-z0-9_]+_authenticator$';
+    is_watched constant boolean := data_plane.is_own_api_login(of_login);
 begin
     if is_watched then
         -- First, so that the guard waits, and does not put the former one back.
@@ -106,7 +114,6 @@ $$;
 create or replace function data_plane.apply_api_logins(declared text[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
 as $$
 declare
     login text;
@@ -129,7 +136,7 @@ begin
         -- As other services do (platform_guard.sql), it gets in when tenants hold every other connection; not where it is
         -- one project's alone, whose SQL can sign in with it.
         if pg_catalog.current_setting('server_version_num')::integer >= 160000 then
-            if login not like 'proj\_%' then
+            if not data_plane.is_own_api_login(login) then
                 execute pg_catalog.format('grant pg_use_reserved_connections to %I with inherit true, set false', login);
             elsif pg_catalog.pg_has_role(login, 'pg_use_reserved_connections', 'member') then
                 execute pg_catalog.format('revoke pg_use_reserved_connections from %I', login);

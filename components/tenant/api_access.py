@@ -12,6 +12,7 @@ from components.database_resource import DatabaseResource
 from components.platform import DatabaseConnection
 from components.tenant.table_row import TableRowError, TableRowProvider
 from data_plane.clients.postgres import DatabaseUnavailableError, connect, connection_of, explain
+from data_plane.model.naming import ApiServer
 
 __all__ = ["TenantApiAccess"]
 
@@ -27,7 +28,7 @@ class _Provider(TableRowProvider):
 
     def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         # Nobody's is none: the engine leaves out what is null.
-        if news.get("login") not in (None, olds.get("login"), f"{news['tenant']}_authenticator"):
+        if news.get("login") not in (None, olds.get("login"), ApiServer(news["tenant"]).login):
             _refuse_shared_api(olds, news["tenant"])
         return super().diff(id_, olds, news)
 

@@ -333,10 +333,21 @@ def test_what_a_leases_own_login_stores_counts_as_its_projects(server: LocalPost
     revoke(server, "lease_storing")
 
 
-def test_what_the_login_of_a_postgrest_of_its_own_stores_counts_as_its_projects(server: LocalPostgres) -> None:
-    """In its sessions any SQL of the project runs, which may go back to the login."""
+@pytest.fixture
+def own_login(server: LocalPostgres) -> Iterator[str]:
+    """The login of a PostgREST of a project's own."""
     login = "proj_one_authenticator"
     run(server, "select data_plane.apply_api_logins(array['cell_one_authenticator', %s])", login)
+    yield login
+    run(server, f"drop owned by {login}")
+    run(server, f"drop role {login}")
+
+
+def test_what_the_login_of_a_postgrest_of_its_own_stores_counts_as_its_projects(
+    server: LocalPostgres, own_login: str
+) -> None:
+    """In its sessions any SQL of the project runs, which may go back to the login."""
+    login = own_login
     run(server, f"alter role {login} password '{PASSWORD}'")
     measured = "select bytes from data_plane.measured_storage() where tenant = 'proj_one'"
     ((before,),) = run(server, measured)
@@ -346,31 +357,27 @@ def test_what_the_login_of_a_postgrest_of_its_own_stores_counts_as_its_projects(
     ((after,),) = run(server, measured)
     assert after - before >= 200_000
     run(server, "select lo_unlink(oid) from pg_largeobject_metadata")
-    run(server, f"drop owned by {login}")
-    run(server, f"drop role {login}")
 
 
-def test_a_postgrest_of_a_projects_own_gets_no_connection_that_is_reserved_for_services(server: LocalPostgres) -> None:
+def test_a_postgrest_of_a_projects_own_gets_no_connection_that_is_reserved_for_services(
+    server: LocalPostgres, own_login: str
+) -> None:
     """Its project's SQL may give the login a password, and sign in with it."""
     ((version,),) = run(server, "select current_setting('server_version_num')::int")
     if version < 160000:
         pytest.skip("before PostgreSQL 16 no connection is reserved but for superusers")
-    logins = ["cell_one_authenticator", "proj_one_authenticator"]
-    run(server, "create role proj_one_authenticator")
-    run(server, "grant pg_use_reserved_connections to proj_one_authenticator")  # as it was before
-    try:
-        run(server, "select data_plane.apply_api_logins(%s)", logins)
-        member = "select pg_has_role(%s, 'pg_use_reserved_connections', 'member')"
-        assert [run(server, member, login) for login in logins] == [[(True,)], [(False,)]]
-    finally:
-        run(server, "drop owned by proj_one_authenticator")
-        run(server, "drop role proj_one_authenticator")
+    logins = ["cell_one_authenticator", own_login]
+    run(server, f"grant pg_use_reserved_connections to {own_login}")  # as it was before
+    run(server, "select data_plane.apply_api_logins(%s)", logins)
+    member = "select pg_has_role(%s, 'pg_use_reserved_connections', 'member')"
+    assert [run(server, member, login) for login in logins] == [[(True,)], [(False,)]]
 
 
-def test_a_password_that_a_postgrest_of_a_projects_own_gives_its_login_is_put_back(server: LocalPostgres) -> None:
+def test_a_password_that_a_postgrest_of_a_projects_own_gives_its_login_is_put_back(
+    server: LocalPostgres, own_login: str
+) -> None:
     """It would outlast every lease of the project."""
-    login = "proj_one_authenticator"
-    run(server, "select data_plane.apply_api_logins(array['cell_one_authenticator', %s])", login)
+    login = own_login
     try:
         with server.connect() as admin:
             set_password(admin, login, "the first")
@@ -402,5 +409,3 @@ def test_a_password_that_a_postgrest_of_a_projects_own_gives_its_login_is_put_ba
         ]
     finally:
         run(server, "delete from data_plane.guard_actions")
-        run(server, f"drop owned by {login}")
-        run(server, f"drop role {login}")
